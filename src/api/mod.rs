@@ -1,0 +1,1 @@
+//! The REST door, in Patroni's words.

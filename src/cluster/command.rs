@@ -1,0 +1,110 @@
+//! Everything that can enter the log: each command says on which revision and by which rule it was decided.
+
+use super::history::Promotion;
+use super::ids::{Epoch, MemberName, Revision};
+use super::member::{Fitness, MemberInfo};
+use super::wal::Timeline;
+use serde::{Deserialize, Serialize};
+
+/// The newest command level this program understands. A command of level n is proposed only when every
+/// member has registered a level of at least n. Raise it with every new variant or field.
+pub const LEVEL: u16 = 1;
+
+/// One decision, ready for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The revision the decision was made on; the command is `Stale` when it has passed. `None` for facts
+    /// that hold whatever was decided meanwhile (a registration).
+    pub expected: Option<Revision>,
+    /// Name of the rule that made it.
+    pub rule: String,
+    /// What the rule saw, for people.
+    pub reason: String,
+    /// Wall time of the proposer, milliseconds since 1970; data for people, never compared.
+    pub at_ms: u64,
+    /// What to do.
+    pub act: Act,
+}
+
+/// What a command does. Append variants at the end only: bincode stores their number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// A member joins or says something new of itself.
+    Register(MemberInfo),
+    /// Give `member` the right to create the database cluster in `epoch`, with this dynamic configuration.
+    Bootstrap {
+        /// Who creates it.
+        member: MemberName,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Dynamic configuration as JSON text.
+        config: String,
+    },
+    /// The database cluster exists: its identifier is fixed for ever.
+    Initialized {
+        /// Who created it.
+        member: MemberName,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Database system identifier.
+        system_id: u64,
+        /// The timeline it is on.
+        timeline: Timeline,
+    },
+    /// `member` becomes primary in `epoch` by promotion to the reserved `timeline`.
+    Promote {
+        /// The new primary.
+        member: MemberName,
+        /// The new epoch.
+        epoch: Epoch,
+        /// The timeline it must reach.
+        timeline: Timeline,
+    },
+    /// The last holder starts its PostgreSQL again as primary in a new epoch, on the same timeline.
+    Restart {
+        /// The primary.
+        member: MemberName,
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// Nobody holds primacy any more; said only when the holder's lease is over or it said so itself.
+    Vacate {
+        /// The epoch that ended.
+        epoch: Epoch,
+    },
+    /// The primary of an epoch has reached its timeline.
+    Promoted(Promotion),
+    /// A member gained or lost the right to be promoted.
+    Judge {
+        /// Whom it is about.
+        member: MemberName,
+        /// The new judgement.
+        fitness: Fitness,
+    },
+    /// Replace the dynamic configuration (JSON text).
+    Configure {
+        /// The whole new configuration.
+        config: String,
+    },
+    /// Every grant made under an older, longer ttl has run out.
+    TtlSettled {
+        /// The ttl in force, milliseconds.
+        ttl_ms: u64,
+    },
+    /// Forget a member.
+    Forget {
+        /// Whom.
+        member: MemberName,
+    },
+}
+
+/// What applying a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It holds from this revision on.
+    Applied(Revision),
+    /// Something else was decided first; nothing changed. Carries the revision now in force.
+    Stale(Revision),
+    /// It contradicts the state; nothing changed. Says why.
+    Refused(String),
+}

@@ -1,0 +1,31 @@
+//! Nouns: what the cluster agrees on and what its nodes tell each other, as pure data.
+//!
+//! Nothing here asks the time, opens a file or talks to anybody. [`state::State`] is what the Raft log
+//! builds up; [`command::Command`] is what enters the log; [`report::Report`] travels beside the log and
+//! is forgotten. Replicated types are stored with bincode inside a versioned envelope: append enum variants
+//! at the end only, and give a changed struct a new version (`envelope.rs`).
+
+pub mod command;
+pub mod facts;
+pub mod history;
+pub mod ids;
+pub mod member;
+pub mod primacy;
+pub mod report;
+pub mod settings;
+pub mod state;
+pub mod wal;
+
+pub use command::{Act, Command, Outcome};
+pub use facts::{Facts, LeaseFacts, RaftFacts, WalSender};
+pub use history::{Event, Promotion};
+pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
+pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};
+pub use primacy::{Origin, Primacy};
+pub use report::{
+    Answer, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Report, Role, Seen,
+    Standing, Tenure,
+};
+pub use settings::{PostgresSettings, Settings};
+pub use state::State;
+pub use wal::{Lsn, Timeline, WalEnd};

@@ -1,0 +1,254 @@
+//! What a node sees of itself and its PostgreSQL: sent to every voter beside the log, never replicated.
+
+use super::ids::{Epoch, Incarnation, MemberName, Moment, Revision};
+use super::wal::{Lsn, Timeline, WalEnd};
+use serde::{Deserialize, Serialize};
+
+/// State of the local PostgreSQL, in Patroni's words; the order is the number in `patroni_postgres_state`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PostgresState {
+    /// `initializing new cluster`
+    Initdb,
+    /// `initdb failed`
+    InitdbFailed,
+    /// `running custom bootstrap script`
+    CustomBootstrap,
+    /// `custom bootstrap failed`
+    CustomBootstrapFailed,
+    /// `creating replica`
+    CreatingReplica,
+    /// `running`
+    Running,
+    /// `starting`
+    Starting,
+    /// `starting after custom bootstrap`
+    BootstrapStarting,
+    /// `start failed`
+    StartFailed,
+    /// `restarting`
+    Restarting,
+    /// `restart failed`
+    RestartFailed,
+    /// `stopping`
+    Stopping,
+    /// `stopped`
+    #[default]
+    Stopped,
+    /// `stop failed`
+    StopFailed,
+    /// `crashed`
+    Crashed,
+    /// `unknown`: running, but it does not answer
+    Unknown,
+}
+
+impl PostgresState {
+    /// Patroni's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Initdb => "initializing new cluster",
+            Self::InitdbFailed => "initdb failed",
+            Self::CustomBootstrap => "running custom bootstrap script",
+            Self::CustomBootstrapFailed => "custom bootstrap failed",
+            Self::CreatingReplica => "creating replica",
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::BootstrapStarting => "starting after custom bootstrap",
+            Self::StartFailed => "start failed",
+            Self::Restarting => "restarting",
+            Self::RestartFailed => "restart failed",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::StopFailed => "stop failed",
+            Self::Crashed => "crashed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Role of the local PostgreSQL as its own SQL says, else as last known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// No data yet.
+    #[default]
+    Uninitialized,
+    /// Not in recovery.
+    Primary,
+    /// In recovery.
+    Replica,
+    /// Was primary and was stopped because it may no longer be.
+    Demoted,
+}
+
+impl Role {
+    /// Patroni's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Uninitialized => "uninitialized",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Demoted => "demoted",
+        }
+    }
+}
+
+/// What is known of the local PostgreSQL.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresReport {
+    /// Process state.
+    pub state: PostgresState,
+    /// Role.
+    pub role: Role,
+    /// `server_version_num`, zero while unknown.
+    pub server_version: u32,
+    /// `pg_postmaster_start_time()` as `2026-11-21 02:41:13.370277+00:00`.
+    pub postmaster_start_time: Option<String>,
+    /// Database system identifier of the data directory.
+    pub system_id: Option<u64>,
+    /// Timeline being written or followed.
+    pub timeline: Option<Timeline>,
+    /// Primary: current WAL position.
+    pub location: Option<Lsn>,
+    /// Standby: end of WAL received and flushed.
+    pub received: Option<Lsn>,
+    /// Standby: end of WAL replayed.
+    pub replayed: Option<Lsn>,
+    /// Standby: commit time of the last replayed transaction, as text.
+    pub replayed_timestamp: Option<String>,
+    /// Standby: replay is paused.
+    pub replay_paused: bool,
+    /// Standby: `streaming`, or `in archive recovery`.
+    pub replication_state: Option<String>,
+    /// Primary: a checkpoint has completed on this timeline, so pg_rewind sees it.
+    pub checkpointed: bool,
+    /// Standby: the epoch whose primary this PostgreSQL has streamed from since it was last started.
+    pub streamed_in: Option<Epoch>,
+    /// Settings that wait for a restart: name, old value, new value.
+    pub pending_restart: Vec<(String, String, String)>,
+}
+
+/// What a node says of an epoch it holds or held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tenure {
+    /// Nothing to say of any epoch.
+    #[default]
+    None,
+    /// It holds the epoch, has not ended it, and asks for a lease.
+    Holding {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Final: no process of that epoch's PostgreSQL lives, and none will ever be started under it.
+    Ended {
+        /// The epoch.
+        epoch: Epoch,
+        /// End of the last whole record on disk, when it could be read.
+        end: Option<WalEnd>,
+        /// Why it ended, for people.
+        why: String,
+    },
+}
+
+/// What a member of an empty cluster brings to the choice of its first primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// `bootstrap.dcs` of its file as JSON text, with defaults not filled in.
+    pub config: String,
+    /// System identifier of a data directory that is already there.
+    pub existing: Option<u64>,
+}
+
+/// One node's view of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who reports.
+    pub member: MemberName,
+    /// Its id in the Raft group.
+    pub raft_id: u64,
+    /// Its peer address; two nodes of one name differ here.
+    pub raft_addr: String,
+    /// Random number of this run of the daemon.
+    pub run: u64,
+    /// The sender's own clock when it was sent; leases count from here.
+    pub sent_at: Moment,
+    /// The revision it has applied.
+    pub revision: Revision,
+    /// What it says of its epoch.
+    pub tenure: Tenure,
+    /// Its PostgreSQL; `None` for a witness.
+    pub postgres: Option<PostgresReport>,
+    /// Which copy of the data it holds.
+    pub incarnation: Option<Incarnation>,
+    /// Why this node may not be promoted at this moment, as far as it knows itself.
+    pub unpromotable: Option<String>,
+    /// What it is busy with (`initdb`, `basebackup 42%`), for people.
+    pub activity: Option<String>,
+    /// Only while the cluster has no data.
+    pub offer: Option<Offer>,
+}
+
+/// A report and how old it was when the digest was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The report.
+    pub report: Report,
+    /// Milliseconds since the answering node received it.
+    pub age_ms: u64,
+}
+
+/// Permission to accept writes under one epoch until `sent_at + ttl` on the asker's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The epoch it is for.
+    pub epoch: Epoch,
+    /// Length in milliseconds, counted from the report's `sent_at`.
+    pub ttl_ms: u64,
+}
+
+/// The leader's newest verdict, for `explain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Name of the rule that fired last.
+    pub rule: String,
+    /// What it saw.
+    pub reason: String,
+    /// Each member and why it may not be promoted; no reason means it may.
+    pub candidates: Vec<(MemberName, Option<String>)>,
+}
+
+/// The leader's answer to a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The `sent_at` of the report that this answers.
+    pub sent_at: Moment,
+    /// The revision the leader has applied.
+    pub revision: Revision,
+    /// A lease, for the primary only.
+    pub grant: Option<Grant>,
+    /// Another live node carries the asker's name at this peer address.
+    pub duplicate_of: Option<String>,
+    /// The newest verdict.
+    pub standing: Standing,
+    /// All members' newest reports as the leader has them.
+    pub digest: Vec<Seen>,
+}
+
+/// What travels between daemons beside the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// A report; answered by `PeerReply::Answer` where Raft leads, else by `PeerReply::NotLeader`.
+    Report(Report),
+    /// The leader wants a fresh report at once; answered by `PeerReply::Heard`.
+    Poke,
+}
+
+/// The reply to a [`PeerMessage`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerReply {
+    /// From the leader.
+    Answer(Answer),
+    /// The report was stored; this node does not lead.
+    NotLeader,
+    /// The poke was heard.
+    Heard,
+}

@@ -1,0 +1,84 @@
+//! The dynamic configuration, checked: what `GET /config` shows, with defaults filled in and units resolved.
+
+use std::collections::BTreeMap;
+
+/// Cluster-wide settings (Patroni's `bootstrap.dcs` and ours), ready for use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Lease length, milliseconds (`ttl`, seconds, fractions allowed).
+    pub ttl_ms: u64,
+    /// Patroni's loop period, seconds; used for texts, `--wait` and liveness only.
+    pub loop_wait_s: u64,
+    /// Patroni's retry budget, seconds; used for texts only.
+    pub retry_timeout_s: u64,
+    /// How often every node reports, milliseconds.
+    pub report_interval_ms: u64,
+    /// A standby further behind than this many bytes is not promoted.
+    pub maximum_lag_on_failover: u64,
+    /// Refuse candidates on an older timeline even when nothing else speaks against them.
+    pub check_timeline: bool,
+    /// How long a primary may take to come back before another is promoted, seconds.
+    pub primary_start_timeout_s: u64,
+    /// Bound of a stop in synchronous mode, seconds; zero is none.
+    pub primary_stop_timeout_s: u64,
+    /// How long a primary may not answer SQL before it is replaced, milliseconds; zero is never.
+    pub primary_hang_timeout_ms: u64,
+    /// The cluster-wide part of the `postgresql` section.
+    pub postgresql: PostgresSettings,
+}
+
+/// The cluster-wide part of the `postgresql` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostgresSettings {
+    /// Rejoin by pg_rewind where it can.
+    pub use_pg_rewind: bool,
+    /// Keep a physical replication slot for each member.
+    pub use_slots: bool,
+    /// `remove_data_directory_on_rewind_failure`: absent means move aside and clone.
+    pub remove_on_rewind_failure: Option<bool>,
+    /// `remove_data_directory_on_diverged_timelines`: absent means move aside and clone.
+    pub remove_on_diverged_timelines: Option<bool>,
+    /// Server parameters, as text PostgreSQL understands.
+    pub parameters: BTreeMap<String, String>,
+    /// Recovery parameters of standbys (`restore_command` and its like).
+    pub recovery_conf: BTreeMap<String, String>,
+    /// Lines of a generated pg_hba.conf; `None` leaves the file alone.
+    pub pg_hba: Option<Vec<String>>,
+    /// Lines of a generated pg_ident.conf; `None` leaves the file alone.
+    pub pg_ident: Option<Vec<String>>,
+    /// Bound of a start or stop, seconds.
+    pub pg_ctl_timeout_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl_ms: 2_000,
+            loop_wait_s: 10,
+            retry_timeout_s: 10,
+            report_interval_ms: 200,
+            maximum_lag_on_failover: 1_048_576,
+            check_timeline: false,
+            primary_start_timeout_s: 300,
+            primary_stop_timeout_s: 0,
+            primary_hang_timeout_ms: 10_000,
+            postgresql: PostgresSettings::default(),
+        }
+    }
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            use_pg_rewind: false,
+            use_slots: true,
+            remove_on_rewind_failure: None,
+            remove_on_diverged_timelines: None,
+            parameters: BTreeMap::new(),
+            recovery_conf: BTreeMap::new(),
+            pg_hba: None,
+            pg_ident: None,
+            pg_ctl_timeout_s: 60,
+        }
+    }
+}

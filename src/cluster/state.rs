@@ -1,0 +1,55 @@
+//! The replicated state: decisions only, no clock reading, no observation, nothing derivable.
+
+use super::history::{Event, Promotion};
+use super::ids::{Epoch, MemberName, Revision};
+use super::member::Member;
+use super::primacy::Primacy;
+use super::wal::Timeline;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What all members agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// How many commands have changed it.
+    pub revision: Revision,
+    /// Database system identifier, once the database cluster exists.
+    pub system_id: Option<u64>,
+    /// Everybody who has joined.
+    pub members: BTreeMap<MemberName, Member>,
+    /// Who is primary.
+    pub primacy: Primacy,
+    /// The highest epoch ever given out.
+    pub epoch: Epoch,
+    /// The highest timeline ever reserved.
+    pub reserved: Timeline,
+    /// The timelines this cluster made, oldest first.
+    pub timelines: Vec<Promotion>,
+    /// Changes of primacy, oldest first, at most [`State::EVENTS`].
+    pub events: Vec<Event>,
+    /// Dynamic configuration as JSON text, as it was typed; empty before the bootstrap.
+    pub config: String,
+    /// Lease length in milliseconds.
+    pub ttl_ms: u64,
+    /// The longest lease that may still be running; waits use this one.
+    pub wait_ttl_ms: u64,
+}
+
+impl State {
+    /// How many events are kept.
+    pub const EVENTS: usize = 1000;
+
+    /// The member of that name.
+    pub fn member(&self, name: &MemberName) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// The timeline that the cluster's history ends with.
+    pub fn timeline(&self) -> Option<Timeline> {
+        match &self.primacy {
+            Primacy::Held { timeline, .. } => *timeline,
+            Primacy::Vacant { .. } => None,
+        }
+        .or_else(|| self.timelines.last().map(|p| p.timeline))
+    }
+}

@@ -1,0 +1,1 @@
+//! Judgement: pure functions without clock or IO.

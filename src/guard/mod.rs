@@ -1,0 +1,1 @@
+//! The small process that stands between the daemon and PostgreSQL and enforces the lease.

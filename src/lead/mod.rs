@@ -1,0 +1,1 @@
+//! The loop that runs where the Raft leader is.

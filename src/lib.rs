@@ -1,0 +1,12 @@
+//! Matriarch keeps PostgreSQL available: see README.md; this file is the map of the tree.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod decide;
+pub mod guard;
+pub mod lead;
+pub mod node;
+pub mod postgres;

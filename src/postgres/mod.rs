@@ -1,0 +1,1 @@
+//! Hands: everything that touches PostgreSQL, nothing that decides.
