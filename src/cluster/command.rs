@@ -39,6 +39,8 @@ pub enum Act {
         epoch: Epoch,
         /// Dynamic configuration as JSON text.
         config: String,
+        /// Its `ttl`, milliseconds.
+        ttl_ms: u64,
     },
     /// The database cluster exists: its identifier is fixed for ever.
     Initialized {
@@ -67,11 +69,6 @@ pub enum Act {
         /// The new epoch.
         epoch: Epoch,
     },
-    /// Nobody holds primacy any more; said only when the holder's lease is over or it said so itself.
-    Vacate {
-        /// The epoch that ended.
-        epoch: Epoch,
-    },
     /// The primary of an epoch has reached its timeline.
     Promoted(Promotion),
     /// A member gained or lost the right to be promoted.
@@ -85,6 +82,8 @@ pub enum Act {
     Configure {
         /// The whole new configuration.
         config: String,
+        /// Its `ttl`, milliseconds.
+        ttl_ms: u64,
     },
     /// Every grant made under an older, longer ttl has run out.
     TtlSettled {
