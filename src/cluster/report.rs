@@ -168,6 +168,8 @@ pub enum Tenure {
 pub struct Offer {
     /// `bootstrap.dcs` of its file as JSON text, with defaults not filled in.
     pub config: String,
+    /// The `ttl` in it, milliseconds.
+    pub ttl_ms: u64,
     /// System identifier of a data directory that is already there.
     pub existing: Option<u64>,
 }
