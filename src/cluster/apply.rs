@@ -1,6 +1,6 @@
 //! The replicated state machine: `apply(state, command) -> Outcome`, deterministic and checked after every change.
 
-use super::command::{Act, Command, Outcome};
+use super::command::{Act, Command, Outcome, Vote};
 use super::history::{Event, Promotion};
 use super::ids::{Epoch, MemberName};
 use super::member::{Fitness, Member, MemberInfo};

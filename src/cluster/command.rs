@@ -10,12 +10,24 @@ use serde::{Deserialize, Serialize};
 /// member has registered a level of at least n. Raise it with every new variant or field.
 pub const LEVEL: u16 = 1;
 
+/// Identifies one reign of one Raft leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Raft's term.
+    pub term: u64,
+    /// The leader's Raft id.
+    pub node: u64,
+}
+
 /// One decision, ready for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The revision the decision was made on; the command is `Stale` when it has passed. `None` for facts
     /// that hold whatever was decided meanwhile (a registration).
     pub expected: Option<Revision>,
+    /// The vote under which its proposer led when it decided; the command is `Stale` when the log entry that
+    /// carries it was written under another one, because somebody else may have granted leases in between.
+    pub vote: Vote,
     /// Name of the rule that made it.
     pub rule: String,
     /// What the rule saw, for people.

@@ -18,7 +18,7 @@ pub mod settings;
 pub mod state;
 pub mod wal;
 
-pub use command::{Act, Command, Outcome};
+pub use command::{Act, Command, Outcome, Vote};
 pub use facts::{Facts, LeaseFacts, RaftFacts, WalSender};
 pub use history::{Event, Promotion};
 pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
