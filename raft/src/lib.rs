@@ -10,4 +10,4 @@ pub use errors::{AskError, NotLeading, ProposeError, StartError};
 pub use group::Group;
 pub use machine::{Halt, Inbox, Machine, Peer};
 pub use settings::{Settings, TlsFiles};
-pub use status::Status;
+pub use status::{Lead, Status};

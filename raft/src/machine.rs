@@ -1,12 +1,14 @@
 //! What the user of this crate brings: the replicated machine and the receiver of messages beside the log.
 
+use crate::status::Lead;
 use std::future::Future;
 use std::pin::Pin;
 
 /// The replicated state machine. Deterministic: the same commands in the same order give the same bytes.
 pub trait Machine: Send + 'static {
-    /// Applies one committed command and answers its proposer.
-    fn apply(&mut self, command: &[u8]) -> Result<Vec<u8>, Halt>;
+    /// Applies one committed command and answers its proposer. `lead` is the reign under which the log entry was
+    /// written (its log id's leader): a command that says it was decided in another reign is refused by the machine.
+    fn apply(&mut self, lead: Lead, command: &[u8]) -> Result<Vec<u8>, Halt>;
     /// The whole state.
     fn snapshot(&self) -> Vec<u8>;
     /// Replaces the whole state.

@@ -10,9 +10,9 @@ pub struct Status {
     pub id: u64,
     /// This node is part of a group with a committed membership.
     pub joined: bool,
-    /// Number of this leadership, only while this node leads, its own first entry of this vote is applied and the
+    /// This reign (the same value that `Machine::apply` gets for its entries), only while this node leads, its own first entry of this vote is applied and the
     /// last acknowledgement of a quorum is younger than `election_max`. A new election gives a new, higher number.
-    pub lead: Option<u64>,
+    pub lead: Option<Lead>,
     /// The leader this node knows of.
     pub leader: Option<Peer>,
     /// Voters of the newest membership this node knows of.
@@ -29,4 +29,13 @@ pub struct Status {
     pub quorum_ack_age_ms: Option<u64>,
     /// Leader: which other voters hold (nearly) the whole log.
     pub peers_level: Vec<(u64, bool)>,
+}
+
+/// One reign of one leader: Raft's term and the leader's id (openraft allows several leaders in a term).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lead {
+    /// The term.
+    pub term: u64,
+    /// The leader's id.
+    pub node: u64,
 }
