@@ -8,12 +8,10 @@ use super::primacy::{Origin, Primacy};
 use super::state::State;
 use super::wal::Timeline;
 
-/// Carries out `command`, or says why not; a command that is not carried out changes nothing.
-pub fn apply(state: &mut State, command: &Command) -> Outcome {
-    if command
-        .expected
-        .is_some_and(|revision| revision != state.revision)
-    {
+/// Carries out `command` from a log entry written under `vote`, or says why not; a command that is not carried
+/// out changes nothing.
+pub fn apply(state: &mut State, command: &Command, vote: Vote) -> Outcome {
+    if command.vote != vote || command.expected.is_some_and(|revision| revision != state.revision) {
         return Outcome::Stale(state.revision);
     }
     let mut next = state.clone();

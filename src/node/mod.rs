@@ -1,1 +1,33 @@
-//! The loop that runs on every node.
+//! The loop that runs on every node: probe -> report -> lease -> duty -> step.
+//!
+//! ```text
+//!   guard events --+                         +--> report (watch) --> reporter: one task a voter
+//!   SQL probe -----+--> Agent::pass: duty ---+--> facts (watch)  --> REST, command line
+//!   agreed state --+                         +--> at most one Job: initdb, start, promote, clone, rewind, stop
+//! ```
+//!
+//! The loop is level-triggered: every pass recomputes the duty from what is true now and starts at most one job
+//! towards it; events only wake it sooner. A pass never waits for PostgreSQL, so a hanging server cannot cost the
+//! lease. What must not be forgotten (the highest epoch used, which copy of the data this is, unfinished work on
+//! the data directory) stands in the [`ledger`] *before* it is done.
+//!
+//! Invariant: a postmaster is started or promoted as primary only by a job that has (1) written the epoch to the
+//! ledger as used and (2) given the guard the lease's deadline, in this order; and a second one never under the
+//! same epoch.
+
+mod agent;
+mod data;
+mod facts;
+mod hands;
+mod job;
+mod jobs;
+pub mod ledger;
+pub mod machine;
+mod probe;
+pub mod reporter;
+mod settle;
+mod steps;
+pub mod tenancy;
+
+pub use agent::{Agent, AgentError, AgentParts};
+pub use hands::Hands;

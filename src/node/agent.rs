@@ -1,0 +1,373 @@
+//! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
+
+use super::data::{self, Holdings};
+use super::hands::Hands;
+use super::job::{Done, Job, Purpose};
+use super::jobs;
+use super::ledger::{Doing, Ledger, LedgerError};
+use super::probe::{self, Probed};
+use super::reporter::Word;
+use super::tenancy::Tenancy;
+use crate::clock;
+use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Origin, Report, Role, Settings, State, Timeline};
+use crate::config::Config;
+use crate::decide::duty::{self, Data, Duty, Local, Process};
+use crate::guard::GuardState;
+use matriarch_raft::Group;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// A pass is made at least this often, so that a lease that runs out is noticed in time.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a standby may be without its stream, although the primary is well, before its log is doubted.
+const DOUBT_MS: u64 = 3_000;
+/// How long a stopping daemon waits for the leader to hear that its epoch is over.
+const FAREWELL_MS: u64 = 1_000;
+
+/// Why the node loop ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The small file of facts cannot be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// This node must not take part; the sentence says why and what would be right.
+    #[error("{0}")]
+    Misplaced(String),
+    /// The Raft group stopped on this node.
+    #[error("raft stopped on this node: {0}")]
+    Raft(String),
+}
+
+/// What the loop is built from.
+pub struct AgentParts {
+    /// The node file.
+    pub config: Arc<Config>,
+    /// PostgreSQL's hands; `None` for a witness.
+    pub hands: Option<Hands>,
+    /// The small file of facts.
+    pub ledger: Ledger,
+    /// Random number of this run of the daemon.
+    pub run: u64,
+    /// The Raft group.
+    pub group: Group,
+    /// The lease.
+    pub tenancy: Arc<Tenancy>,
+    /// The agreed state.
+    pub state: watch::Receiver<Arc<State>>,
+    /// Its settings.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// The leader's answers.
+    pub word: watch::Receiver<Word>,
+    /// Raised when the leader wants a report at once.
+    pub poke: watch::Receiver<u64>,
+    /// Where the report goes.
+    pub report: watch::Sender<Arc<Report>>,
+    /// Raised when it must go out at once.
+    pub urgent: watch::Sender<u64>,
+    /// Where the doors read.
+    pub facts: watch::Sender<Option<Arc<Facts>>>,
+}
+
+/// The node loop.
+pub struct Agent {
+    pub(super) parts: AgentParts,
+    pub(super) me: MemberName,
+    pub(super) guard: GuardState,
+    pub(super) probed: Probed,
+    pub(super) holdings: Holdings,
+    pub(super) job: Option<Job>,
+    /// The epoch that the running postmaster is, or is about to be, a primary of.
+    pub(super) running: Option<Epoch>,
+    /// The job that made it a primary has verified it.
+    pub(super) risen: Option<Epoch>,
+    /// The epoch that is over here, and why.
+    pub(super) ended: Option<(Epoch, String)>,
+    /// A checkpoint has completed since the promotion.
+    pub(super) checkpointed: Option<Epoch>,
+    /// The epoch whose primary the running standby has streamed from.
+    pub(super) streamed_in: Option<(i32, Epoch)>,
+    /// The newest timeline that this postmaster was seen on.
+    pub(super) timeline_seen: Option<(i32, Timeline)>,
+    /// Since when the standby is without its stream although its primary is well.
+    adrift_since: Option<Moment>,
+    /// What this postmaster was last configured with.
+    pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
+    pub(super) slots: Vec<MemberName>,
+    /// Failed work: not before this moment again.
+    pub(super) retry_at: BTreeMap<&'static str, Moment>,
+    pub(super) trouble: Option<String>,
+    pub(super) unpromotable: Option<(String, Moment)>,
+    pub(super) caught_up: bool,
+    pub(super) leaving: bool,
+    pub(super) duty: Duty,
+    postmaster: watch::Sender<Option<i32>>,
+    pub(super) last_location: Option<crate::cluster::Lsn>,
+}
+
+impl Agent {
+    /// Takes over whatever runs: the guard knows the postmaster, its epoch and its deadline.
+    pub fn new(parts: AgentParts) -> (Self, watch::Receiver<Option<i32>>) {
+        let (postmaster, seen) = watch::channel(None);
+        let guard = parts.hands.as_ref().map(|hands| hands.guard.watch().borrow().clone()).unwrap_or_default();
+        let mut running = None;
+        if let (Some(_), Some((epoch, until))) = (guard.postmaster, guard.armed) {
+            parts.tenancy.resume(epoch, until);
+            running = Some(epoch);
+            tracing::info!("taking over the running PostgreSQL, primary of epoch {epoch}");
+        }
+        let agent = Self {
+            me: parts.config.name.clone(),
+            parts,
+            guard,
+            probed: Probed::default(),
+            holdings: Holdings::default(),
+            job: None,
+            running,
+            risen: running,
+            ended: None,
+            checkpointed: None,
+            streamed_in: None,
+            timeline_seen: None,
+            adrift_since: None,
+            pub(super) configured: None,
+            pub(super) slots: Vec::new(),
+            pub(super) retry_at: BTreeMap::new(),
+            trouble: None,
+            unpromotable: None,
+            caught_up: false,
+            leaving: false,
+            duty: Duty::Rest("starting".to_owned()),
+            postmaster,
+            pub(super) last_location: None,
+        };
+        (agent, seen)
+    }
+
+    /// Runs until told to stop (then PostgreSQL is stopped first) or until this node must not go on.
+    pub async fn run(mut self, seen: watch::Receiver<Option<i32>>, mut stop: oneshot::Receiver<()>) -> Result<(), AgentError> {
+        let (publish, mut probed) = watch::channel(Probed::default());
+        let (_never, quiet) = watch::channel(GuardState::default());
+        let mut guard = self.parts.hands.as_ref().map_or(quiet, |hands| hands.guard.watch());
+        let prober = self.parts.hands.as_ref().map(|hands| {
+            let (session, poke) = (hands.session.clone(), self.parts.poke.clone());
+            tokio::spawn(probe::run(session, seen, poke, self.parts.settings.clone(), publish))
+        });
+        let mut state = self.parts.state.clone();
+        let mut word = self.parts.word.clone();
+        let mut gone_at: Option<Moment> = None;
+        loop {
+            self.guard = guard.borrow_and_update().clone();
+            self.probed = probed.borrow_and_update().clone();
+            state.mark_unchanged();
+            word.mark_unchanged();
+            self.pass()?;
+            if self.leaving && self.may_go(&mut gone_at) {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                Ok(()) = guard.changed() => {}
+                Ok(()) = probed.changed() => {}
+                Ok(()) = state.changed() => {}
+                Ok(()) = word.changed() => {}
+                done = finished(&mut self.job) => {
+                    if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
+                        self.settle(&purpose, done)?;
+                    }
+                }
+                _ = &mut stop, if !self.leaving => {
+                    tracing::info!("stopping: PostgreSQL first");
+                    self.leaving = true;
+                }
+            }
+        }
+        if let Some(prober) = prober {
+            prober.abort();
+        }
+        Ok(())
+    }
+
+    /// A stopping daemon leaves when PostgreSQL is down and the leader has had the time to hear so.
+    fn may_go(&self, gone_at: &mut Option<Moment>) -> bool {
+        if self.process() != Process::Down || self.job.is_some() {
+            return false;
+        }
+        let now = clock::now();
+        let since = *gone_at.get_or_insert(now);
+        let state = self.parts.state.borrow();
+        let still_primary = state.primacy.held().is_some_and(|(holder, _)| *holder == self.me);
+        !still_primary || now.since(since) > FAREWELL_MS
+    }
+
+    /// One look at everything.
+    fn pass(&mut self) -> Result<(), AgentError> {
+        let now = clock::now();
+        self.parts.tenancy.passed(now);
+        if let Some(why) = self.parts.group.status().borrow().fatal.clone() {
+            return Err(AgentError::Raft(why));
+        }
+        self.postmaster.send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
+        self.take_in(now)?;
+        let state = self.parts.state.borrow().clone();
+        self.duty = self.judge(&state, now);
+        self.step(&state, now)?;
+        self.publish(&state, now);
+        Ok(())
+    }
+
+    /// The process as far as a duty depends on it.
+    pub(super) fn process(&self) -> Process {
+        match (self.guard.postmaster, self.guard.clean) {
+            (Some(pid), _) => {
+                let role = self.probed.probe.as_ref().filter(|_| self.probed.postmaster == Some(pid));
+                Process::Up(role.map(|probe| if probe.in_recovery { Role::Replica } else { Role::Primary }))
+            }
+            (None, true) => Process::Down,
+            (None, false) => Process::Ending,
+        }
+    }
+
+    /// Draws the consequences of what the guard, the probe and the leader said.
+    fn take_in(&mut self, now: Moment) -> Result<(), AgentError> {
+        let state = self.parts.state.borrow().clone();
+        let word = self.parts.word.borrow().clone();
+        if let Some(other) = &word.duplicate_of
+            && self.running.is_none()
+        {
+            return Err(AgentError::Misplaced(format!(
+                "a node named '{}' runs already at {other}; give this one another name",
+                self.me
+            )));
+        }
+        if !self.caught_up && word.at > Moment(0) {
+            self.caught_up = true;
+            self.parts.ledger.first_sight(state.epoch)?;
+        }
+        self.note_standby(&state, now);
+        if self.process() == Process::Down
+            && self.job.is_none()
+            && let Some(epoch) = self.running.take()
+        {
+            let why = self.trouble.clone().unwrap_or_else(|| {
+                let exit = self.guard.last_exit.clone().unwrap_or_else(|| "is gone".to_owned());
+                format!("PostgreSQL {exit}")
+            });
+            self.risen = None;
+            self.holdings.set_end(None);
+            self.parts.tenancy.stand_down();
+            self.ended = Some((epoch, why));
+        }
+        if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
+            if found != agreed {
+                return Err(AgentError::Misplaced(format!(
+                    "postgresql.data_dir holds database cluster {found}, this cluster's is {agreed}; \
+                     move the directory away or correct the setting"
+                )));
+            }
+            if self.parts.ledger.facts().system_id != Some(agreed) {
+                self.parts.ledger.change(|facts| facts.system_id = Some(agreed))?;
+            }
+        }
+        if let Some(what) = &self.holdings.foreign {
+            return Err(AgentError::Misplaced(what.clone()));
+        }
+        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.unpromotable = None;
+        }
+        Ok(())
+    }
+
+    /// A standby's stream, the timelines it has seen, and whether its log has to be doubted.
+    fn note_standby(&mut self, state: &State, now: Moment) {
+        let (Some(pid), Some(probe)) = (self.probed.postmaster, self.probed.probe.clone()) else {
+            self.adrift_since = None;
+            return;
+        };
+        let seen = self.timeline_seen.filter(|(of, _)| *of == pid).map(|(_, timeline)| timeline);
+        if let Some(timeline) = probe.timeline.max(seen) {
+            self.timeline_seen = Some((pid, timeline));
+        }
+        if !probe.in_recovery {
+            self.last_location = probe.location.or(self.last_location);
+            return;
+        }
+        let streaming = probe.is_streaming();
+        let well = self.primary_endpoint(state, false).is_some();
+        if streaming && well && state.is_confirmed() && probe.timeline == state.timeline() {
+            self.streamed_in = Some((pid, state.epoch));
+        }
+        if streaming || !well {
+            self.adrift_since = None;
+            if let Data::Present { end, .. } = &mut self.holdings.data {
+                *end = None;
+            }
+            return;
+        }
+        let since = *self.adrift_since.get_or_insert(now);
+        if now.since(since) > DOUBT_MS
+            && let (Some((_, timeline)), Some(lsn)) = (self.timeline_seen, probe.replayed)
+        {
+            self.holdings.set_end(Some(crate::cluster::WalEnd { timeline, lsn }));
+        }
+    }
+
+    fn judge(&self, state: &State, now: Moment) -> Duty {
+        if self.parts.hands.is_none() {
+            return Duty::Rest("a witness only votes".to_owned());
+        }
+        let (lease_epoch, lease_until) = self.parts.tenancy.lease();
+        let local = Local {
+            me: &self.me,
+            data: &self.holdings.data,
+            process: self.process(),
+            used: self.parts.ledger.facts().used,
+            running: self.running,
+            lease_epoch,
+            lease_until,
+            leaving: self.leaving,
+        };
+        if !self.caught_up {
+            // Without the group's word only the lease counts: an adopted primary may run on until it ends.
+            let over = self.running.is_some() && now >= crate::decide::lease::stop_at(lease_until);
+            return if over {
+                Duty::Fence("its lease is running out and the group was not heard".to_owned())
+            } else {
+                Duty::Rest("waiting to hear from the group".to_owned())
+            };
+        }
+        if let Some(since) = self.hung_since(now) {
+            return Duty::Fence(format!("PostgreSQL has not answered for {} s", now.since(since) / 1_000));
+        }
+        duty::duty(state, &local, now)
+    }
+
+    /// A serving primary that does not answer SQL for `primary_hang_timeout`.
+    fn hung_since(&self, now: Moment) -> Option<Moment> {
+        let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
+        let since = self.probed.failing_since?;
+        (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)
+    }
+
+    /// The primary's address, if its newest report shows that it serves; `checkpointed` asks for more.
+    pub(super) fn primary_endpoint(&self, state: &State, checkpointed: bool) -> Option<Endpoint> {
+        let (holder, epoch) = state.primacy.held()?;
+        let word = self.parts.word.borrow();
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        let serves = crate::decide::view::serves(&seen.report, epoch);
+        let ready = !checkpointed || seen.report.postgres.as_ref().is_some_and(|p| p.checkpointed);
+        if !(serves && ready && clock::now().since(word.at) < 3_000) {
+            return None;
+        }
+        state.member(holder)?.info.postgres.clone()
+    }
+}
+
+/// Resolves with the job's result; never without a job.
+async fn finished(job: &mut Option<Job>) -> Done {
+    match job {
+        Some(job) => (&mut job.task).await.unwrap_or_else(|why| Done::Failed(why.to_string())),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,238 @@
+//! Turns what the node loop knows into the report for the peers and the picture for the doors.
+
+use super::agent::Agent;
+use crate::clock;
+use crate::cluster::{
+    Facts, Fork, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy, RaftFacts,
+    Report, Role, Seen, State, Tenure, command,
+};
+use crate::config::{self, Config};
+use crate::decide::duty::{Duty, Process};
+use crate::node::job::Purpose;
+use std::sync::Arc;
+
+/// What the cluster should know of this node.
+pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::Incarnation>) -> MemberInfo {
+    let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+    MemberInfo {
+        name: config.name.clone(),
+        raft_id,
+        raft_addr: config.raft.self_addr.clone(),
+        api_url: format!("{scheme}://{}/patroni", config.restapi.connect_address),
+        postgres: config.postgresql.as_ref().map(|section| section.connect.clone()),
+        tags: config.tags.clone(),
+        incarnation,
+        level: command::LEVEL,
+    }
+}
+
+impl Agent {
+    /// Publishes the report and the facts; an important change goes out at once.
+    pub(super) fn publish(&mut self, state: &Arc<State>, now: Moment) {
+        let report = self.report(state, now);
+        let before = self.parts.report.borrow().clone();
+        let important = gist(&before) != gist(&report);
+        let report = Arc::new(report);
+        self.parts.report.send_replace(report.clone());
+        if important {
+            self.parts.urgent.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        self.parts.facts.send_replace(Some(Arc::new(self.facts(state, report, now))));
+    }
+
+    fn report(&self, state: &State, now: Moment) -> Report {
+        let config = &self.parts.config;
+        let incarnation = self.parts.ledger.facts().incarnation;
+        Report {
+            info: info(config, self.parts.group.id(), incarnation),
+            run: self.parts.run,
+            sent_at: now,
+            revision: state.revision,
+            tenure: self.tenure(state),
+            postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
+            unpromotable: self.unpromotable.as_ref().map(|(why, _)| why.clone()),
+            activity: self.activity(),
+            offer: self.offer(state),
+        }
+    }
+
+    /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
+    fn tenure(&self, state: &State) -> Tenure {
+        let Some((holder, epoch)) = state.primacy.held() else { return Tenure::None };
+        if *holder != self.me || !self.caught_up {
+            return match (self.running, self.caught_up) {
+                (Some(epoch), false) => Tenure::Holding { epoch },
+                _ => Tenure::None,
+            };
+        }
+        match &self.ended {
+            Some((ended, why)) if *ended >= epoch && self.running.is_none() => {
+                // The end of the log is part of the last word, so it waits until that was read.
+                let unread = self.holdings.end.is_none() && self.holdings.system_id().is_some();
+                if self.process() != Process::Down && self.holdings.end.is_none() || unread && state.system_id.is_some() {
+                    return Tenure::None;
+                }
+                Tenure::Ended { epoch, end: self.holdings.end, why: why.clone() }
+            }
+            _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => Tenure::Holding { epoch },
+            _ => Tenure::None,
+        }
+    }
+
+    fn offer(&self, state: &State) -> Option<Offer> {
+        let config = &self.parts.config;
+        let ready = state.system_id.is_none()
+            && config.postgresql.is_some()
+            && config.bootstrap.allow
+            && self.caught_up
+            && self.holdings.data != crate::decide::duty::Data::Unknown;
+        if !ready {
+            return None;
+        }
+        let ttl_ms = config::settings(&config.bootstrap.dcs).map(|settings| settings.ttl_ms).ok()?;
+        Some(Offer { config: config.bootstrap.dcs.clone(), ttl_ms, existing: self.holdings.system_id() })
+    }
+
+    fn activity(&self) -> Option<String> {
+        let job = self.job.as_ref()?;
+        let progress = job.progress.borrow().clone();
+        let what = match job.purpose {
+            Purpose::Bootstrap(_) => "creating the database cluster",
+            Purpose::Clone => "copying the data",
+            Purpose::Rewind => "rewinding",
+            Purpose::Promote(_) => "promoting",
+            Purpose::Restart(_) => "starting as primary",
+            _ => return None,
+        };
+        Some(match progress {
+            Some(progress) => format!("{what} {progress}"),
+            None => what.to_owned(),
+        })
+    }
+
+    fn postgres_state(&self) -> PostgresState {
+        match self.job.as_ref().map(|job| &job.purpose) {
+            Some(Purpose::Bootstrap(_)) if self.guard.postmaster.is_none() => return PostgresState::Initdb,
+            Some(Purpose::Clone) => return PostgresState::CreatingReplica,
+            Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => return PostgresState::Stopping,
+            _ => {}
+        }
+        match self.process() {
+            Process::Up(Some(_)) if self.probed.failing_since.is_none() => PostgresState::Running,
+            Process::Up(Some(_)) => PostgresState::Unknown,
+            Process::Up(None) => PostgresState::Starting,
+            Process::Ending => PostgresState::Stopping,
+            Process::Down if self.ended.is_some() => PostgresState::Crashed,
+            Process::Down => PostgresState::Stopped,
+        }
+    }
+
+    fn postgres_report(&self) -> PostgresReport {
+        let pid = self.guard.postmaster;
+        let probe = self.probed.probe.clone().filter(|_| pid.is_some() && self.probed.postmaster == pid);
+        let mut report = PostgresReport {
+            state: self.postgres_state(),
+            role: self.role(),
+            system_id: self.holdings.system_id(),
+            timeline: self.holdings.timeline,
+            fork: self.holdings.fork,
+            ..PostgresReport::default()
+        };
+        let Some(probe) = probe else { return report };
+        report.server_version = probe.server_version;
+        report.postmaster_start_time = Some(probe.start_time.clone());
+        report.pending_restart.clone_from(&probe.pending_restart);
+        let seen = self.timeline_seen.filter(|(of, _)| Some(*of) == pid).map(|(_, timeline)| timeline);
+        report.timeline = probe.timeline.max(seen).or(report.timeline);
+        if probe.in_recovery {
+            report.received = probe.received;
+            report.replayed = probe.replayed;
+            report.replayed_timestamp.clone_from(&probe.replayed_timestamp);
+            report.replay_paused = probe.replay_paused;
+            report.replication_state = probe.is_streaming().then(|| "streaming".to_owned());
+            report.streamed_in = self.streamed_in.filter(|(of, _)| Some(*of) == pid).map(|(_, epoch)| epoch);
+        } else {
+            report.location = probe.location;
+            report.checkpointed = self.checkpointed.is_some() && self.checkpointed == self.running;
+        }
+        report
+    }
+
+    fn role(&self) -> Role {
+        match self.process() {
+            Process::Up(Some(role)) => role,
+            _ if self.ended.is_some() => Role::Demoted,
+            _ if self.holdings.system_id().is_none() => Role::Uninitialized,
+            _ => Role::Replica,
+        }
+    }
+
+    fn facts(&self, state: &Arc<State>, report: Arc<Report>, now: Moment) -> Facts {
+        let word = self.parts.word.borrow().clone();
+        let (epoch, until) = self.parts.tenancy.lease();
+        let probe = self.probed.probe.clone().filter(|_| self.guard.postmaster == self.probed.postmaster);
+        let writable = probe.as_ref().is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
+        let serving = matches!(self.duty, Duty::Serve(_)) && self.risen.is_some() && self.risen == self.running;
+        Facts {
+            me: self.me.clone(),
+            scope: self.parts.config.scope.clone(),
+            state: state.clone(),
+            settings: self.parts.settings.borrow().clone(),
+            members: Arc::new(self.members(&word.digest, &report)),
+            members_at: word.at,
+            report,
+            lease: LeaseFacts { epoch, until },
+            gate_open: serving && writable,
+            raft: self.raft_facts(state),
+            walsenders: probe.as_ref().map(|probe| probe.walsenders.clone()).unwrap_or_default(),
+            latest_end: probe.as_ref().and_then(|probe| probe.latest_end),
+            standing: word.standing.clone(),
+            last_seen_s: word.at_s,
+            last_seen: word.at,
+            loop_at: now,
+        }
+    }
+
+    /// The leader's digest, but of itself a node knows best.
+    fn members(&self, digest: &[Seen], own: &Report) -> Vec<Seen> {
+        let mut members: Vec<Seen> = digest.iter().filter(|seen| *seen.report.member() != self.me).cloned().collect();
+        members.push(Seen { report: own.clone(), age_ms: 0 });
+        members
+    }
+
+    fn raft_facts(&self, state: &State) -> RaftFacts {
+        let status = self.parts.group.status().borrow().clone();
+        let name_of = |id: u64| {
+            let known = state.members.values().find(|member| member.info.raft_id == id);
+            known.map(|member| member.info.name.clone())
+        };
+        let leader = status.leader.as_ref().and_then(|peer| {
+            name_of(peer.id).or_else(|| (!peer.name.is_empty()).then(|| MemberName::from(peer.name.as_str())))
+        });
+        RaftFacts {
+            id: status.id,
+            leader,
+            leading: status.lead.is_some(),
+            term: status.term,
+            last_log: status.last_log,
+            applied: status.applied,
+            voters: status.voters.iter().map(|peer| peer.addr.clone()).collect(),
+        }
+    }
+
+    /// The agreed timeline of the running primary, for finding how it began.
+    pub(super) fn agreed_timeline(state: &State) -> Option<crate::cluster::Timeline> {
+        match state.primacy {
+            Primacy::Held { timeline, .. } => timeline,
+            Primacy::Vacant => None,
+        }
+    }
+}
+
+/// What the leader should hear of at once.
+fn gist(report: &Report) -> impl PartialEq + use<> {
+    let postgres = report.postgres.as_ref().map(|p| -> (PostgresState, Role, Option<crate::cluster::Timeline>, Option<Fork>, Option<crate::cluster::Epoch>, bool) {
+        (p.state, p.role, p.timeline, p.fork, p.streamed_in, p.checkpointed)
+    });
+    (report.info.clone(), report.tenure.clone(), postgres, report.unpromotable.clone(), report.offer.clone())
+}

@@ -1,0 +1,77 @@
+//! One long piece of work on PostgreSQL, run beside the node loop: at most one at a time, dropped when duty changes.
+
+use crate::cluster::{Epoch, Incarnation, WalEnd};
+use crate::postgres::DataDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What a job is for; a duty that asks for the same goes on with it, another one aborts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Look at the data directory.
+    Inspect,
+    /// Read where the log ends.
+    ReadEnd,
+    /// Create the database cluster and serve in this epoch.
+    Bootstrap(Epoch),
+    /// Start as primary in this epoch.
+    Restart(Epoch),
+    /// Promote in this epoch.
+    Promote(Epoch),
+    /// Start as a standby.
+    Standby,
+    /// Point a running standby at another primary, or take in changed settings.
+    Configure,
+    /// What a serving primary owes: checkpoint, slots.
+    Chores,
+    /// Stop at once.
+    Fence,
+    /// Stop in order to rewind or clone, or because the daemon stops.
+    Stop,
+    /// Copy the data.
+    Clone,
+    /// Rewind the data.
+    Rewind,
+}
+
+impl Purpose {
+    /// Work that may be dropped half-way when something more urgent is owed.
+    pub fn may_abort(&self) -> bool {
+        !matches!(self, Self::Fence | Self::Stop | Self::Inspect | Self::ReadEnd)
+    }
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Done {
+    /// The data directory was looked at.
+    Inspected(Result<DataDir, String>),
+    /// The end of the log was read.
+    End(Result<Option<WalEnd>, String>),
+    /// A primary runs in this epoch.
+    Risen(Epoch),
+    /// It could not be; what was started has been stopped again.
+    NotRisen(Epoch, String),
+    /// Something without a result succeeded.
+    Good,
+    /// The data was copied: which copy this is now.
+    Cloned(Incarnation),
+    /// Something without a result failed.
+    Failed(String),
+}
+
+/// A running job.
+pub struct Job {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// How far it is, for people.
+    pub progress: watch::Receiver<Option<String>>,
+    /// The task.
+    pub task: JoinHandle<Done>,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

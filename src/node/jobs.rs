@@ -1,0 +1,234 @@
+//! The jobs themselves: straight sequences of acts on PostgreSQL, each with its deadline and its clean-up.
+
+use super::hands::Hands;
+use super::job::{Done, Job, Purpose};
+use crate::clock;
+use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Settings, Timeline};
+use crate::postgres::{Probe, Upstream};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a server that starts or promotes is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// How long PostgreSQL gets to end its children by itself before everything is killed.
+const IMMEDIATE: Duration = Duration::from_millis(100);
+
+/// Starts a job.
+pub fn spawn<F>(purpose: Purpose, work: impl FnOnce(watch::Sender<Option<String>>) -> F) -> Job
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let (sender, progress) = watch::channel(None);
+    Job { purpose, progress, task: tokio::spawn(work(sender)) }
+}
+
+fn good(result: Result<(), String>) -> Done {
+    match result {
+        Ok(()) => Done::Good,
+        Err(why) => Done::Failed(why),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// A new identity for a new copy of the data.
+pub fn new_incarnation() -> Incarnation {
+    let mut bytes = [0_u8; 8];
+    // Without random numbers the clock still differs from every earlier copy's.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = clock::boot_ns().to_le_bytes();
+    }
+    Incarnation(u64::from_le_bytes(bytes))
+}
+
+/// Looks at the data directory.
+pub async fn inspect(hands: Hands) -> Done {
+    let postgres = hands.postgres.clone();
+    let looked = tokio::task::spawn_blocking(move || postgres.inspect().map_err(text)).await;
+    Done::Inspected(looked.unwrap_or_else(|why| Err(text(why))))
+}
+
+/// Reads where the log of a stopped server ends.
+pub async fn read_end(hands: Hands, hint: Option<crate::cluster::Lsn>) -> Done {
+    Done::End(hands.postgres.wal_end(hint).await.map_err(text))
+}
+
+/// Starts as a standby of `upstream`, or of nobody yet.
+pub async fn standby(hands: Hands, settings: Arc<Settings>, upstream: Option<Upstream>) -> Done {
+    let work = async {
+        hands.configure(&settings, upstream).await?;
+        hands.postgres.set_standby_signal(true).map_err(text)?;
+        hands.start(&settings).await.map(|_| ())
+    };
+    good(work.await)
+}
+
+/// Writes the configuration of a running server and has it read.
+pub async fn configure(hands: Hands, settings: Arc<Settings>, upstream: Option<Upstream>) -> Done {
+    let work = async {
+        hands.configure(&settings, upstream).await?;
+        hands.session.reload().await.map_err(text)
+    };
+    good(work.await)
+}
+
+/// Ends everything of the data directory at once.
+pub async fn fence(hands: Hands) -> Done {
+    let _ = hands.guard.signal(nix::sys::signal::Signal::SIGQUIT).await;
+    hands.gone_within(IMMEDIATE).await;
+    good(hands.guard.kill_all().await.map_err(text))
+}
+
+/// Stops cleanly (fast), or at once when that takes longer than `patience`.
+pub async fn stop(hands: Hands, patience: Duration) -> Done {
+    let _ = hands.guard.signal(nix::sys::signal::Signal::SIGINT).await;
+    if hands.gone_within(patience).await {
+        return Done::Good;
+    }
+    tracing::warn!("a fast stop of PostgreSQL took longer than {} s, stopping at once", patience.as_secs());
+    fence(hands).await
+}
+
+/// Runs `work` towards a primary of `epoch`; whatever it started is gone again if it fails.
+async fn rise(hands: Hands, epoch: Epoch, work: impl Future<Output = Result<(), String>>) -> Done {
+    match work.await {
+        Ok(()) => Done::Risen(epoch),
+        Err(why) => {
+            fence(hands).await;
+            Done::NotRisen(epoch, why)
+        }
+    }
+}
+
+/// Waits until the local server accepts connections and satisfies `ready`.
+async fn until(
+    hands: &Hands,
+    deadline: Moment,
+    what: &str,
+    ready: impl Fn(&Probe) -> bool,
+) -> Result<Probe, String> {
+    let mut watch = hands.guard.watch();
+    let exits = watch.borrow().exits;
+    let mut last = "it did not answer".to_owned();
+    while clock::now() < deadline {
+        match hands.session.probe().await {
+            Ok(probe) if ready(&probe) => return Ok(probe),
+            Ok(_) => last = "it answered, but is not there yet".to_owned(),
+            Err(why) => last = text(why),
+        }
+        let guard = watch.borrow_and_update().clone();
+        if guard.exits > exits && guard.postmaster.is_none() {
+            let exit = guard.last_exit.unwrap_or_default();
+            return Err(format!("PostgreSQL ended while waiting for {what}: {exit}; see its log"));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Err(format!("waited in vain for {what}: {last}"))
+}
+
+fn patience(settings: &Settings) -> Moment {
+    clock::now().plus(settings.postgresql.pg_ctl_timeout_s.saturating_mul(1_000))
+}
+
+/// Promotes the running standby to `target`, and makes sure that it is on that timeline and no other.
+pub async fn promote(
+    hands: Hands,
+    settings: Arc<Settings>,
+    epoch: Epoch,
+    current: Timeline,
+    target: Timeline,
+) -> Done {
+    let work = async {
+        hands.postgres.reserve_timelines(current, target).map_err(text)?;
+        hands.session.promote().await.map_err(text)?;
+        let probe = until(&hands, patience(&settings), "the end of recovery", |p| !p.in_recovery).await?;
+        if probe.timeline != Some(target) {
+            return Err(format!("it was promoted to timeline {:?} instead of {target}", probe.timeline));
+        }
+        hands.postgres.set_standby_signal(true).map_err(text)
+    };
+    rise(hands.clone(), epoch, work).await
+}
+
+/// Starts the stopped primary again.
+pub async fn restart(hands: Hands, settings: Arc<Settings>, epoch: Epoch) -> Done {
+    let work = async {
+        hands.configure(&settings, None).await?;
+        let bound = clock::now().plus(settings.primary_start_timeout_s.saturating_mul(1_000));
+        serve_from_disk(&hands, &settings, bound).await
+    };
+    rise(hands.clone(), epoch, work).await
+}
+
+/// The signal file is removed just before the start and put back right after it, so that nobody else's start of
+/// this directory ever comes up writable.
+async fn serve_from_disk(hands: &Hands, settings: &Settings, bound: Moment) -> Result<(), String> {
+    hands.postgres.set_standby_signal(false).map_err(text)?;
+    let started = hands.start(settings).await;
+    let up = match started {
+        Ok(_) => until(hands, bound, "PostgreSQL to accept writes", |p| !p.in_recovery).await.map(|_| ()),
+        Err(why) => Err(why),
+    };
+    hands.postgres.set_standby_signal(true).map_err(text)?;
+    up
+}
+
+/// Creates the database cluster (or takes the one that is there), its roles and its first configuration.
+pub async fn bootstrap(hands: Hands, settings: Arc<Settings>, epoch: Epoch, create: bool) -> Done {
+    let work = async {
+        if create {
+            hands.initdb().await?;
+            hands.configure_first(&settings).await?;
+        } else {
+            hands.configure(&settings, None).await?;
+        }
+        serve_from_disk(&hands, &settings, patience(&settings)).await?;
+        hands.create_roles(create).await
+    };
+    rise(hands.clone(), epoch, work).await
+}
+
+/// What a serving primary owes beside serving.
+pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>) -> Done {
+    let work = async {
+        hands.session.ensure_slots(&slots).await.map_err(text)?;
+        if checkpoint {
+            hands.session.checkpoint().await.map_err(text)?;
+        }
+        Ok(())
+    };
+    good(work.await)
+}
+
+/// Replaces the data by a copy of `from`'s; what was there is kept aside until the copy is complete.
+pub async fn clone(hands: Hands, from: Endpoint, progress: watch::Sender<Option<String>>) -> Done {
+    let work = async {
+        let aside: Option<PathBuf> = hands.postgres.move_aside().map_err(text)?;
+        hands.postgres.base_backup(&from, progress).await.map_err(text)?;
+        hands.postgres.set_standby_signal(true).map_err(text)?;
+        if let Some(aside) = aside {
+            let postgres = hands.postgres.clone();
+            // Removing a large old copy takes a while and nobody needs to wait for it.
+            tokio::task::spawn_blocking(move || {
+                if let Err(why) = postgres.discard_aside(&aside) {
+                    tracing::warn!("{}: the old data could not be removed: {why}", aside.display());
+                }
+            });
+        }
+        Ok(())
+    };
+    match work.await {
+        Ok(()) => Done::Cloned(new_incarnation()),
+        Err(why) => Done::Failed(why),
+    }
+}
+
+/// Rewinds the data to the common past with `from`'s.
+pub async fn rewind(hands: Hands, from: Endpoint) -> Done {
+    good(hands.postgres.rewind(&from).await.map_err(text))
+}

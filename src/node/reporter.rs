@@ -1,0 +1,118 @@
+//! Sends this node's report to every voter, at every interval and at once when something changed, and takes in the answers.
+
+use super::tenancy::Tenancy;
+use crate::clock;
+use crate::cluster::envelope::{self, Kind};
+use crate::cluster::{Answer, Moment, PeerMessage, PeerReply, Report, Seen, Settings, Standing};
+use crate::lead::Mailroom;
+use matriarch_raft::Group;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// How often the list of voters is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A voter that does not answer within this is asked again with a newer report.
+const ASK_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What the newest leader's answer said.
+#[derive(Clone, Debug, Default)]
+pub struct Word {
+    /// When it arrived.
+    pub at: Moment,
+    /// Wall time of that, seconds since 1970.
+    pub at_s: u64,
+    /// The leader's newest verdict.
+    pub standing: Option<Standing>,
+    /// Everybody's newest report.
+    pub digest: Arc<Vec<Seen>>,
+    /// Another live node carries this one's name.
+    pub duplicate_of: Option<String>,
+}
+
+/// Everything a reporting task needs.
+#[derive(Clone)]
+pub struct Reporter {
+    /// The group whose voters are reported to.
+    pub group: Group,
+    /// This node's own inbox, for when it leads itself.
+    pub mailroom: Arc<Mailroom>,
+    /// The newest report; its `sent_at` is filled in when it is sent.
+    pub report: watch::Receiver<Arc<Report>>,
+    /// Raised when the report must go out at once.
+    pub urgent: watch::Receiver<u64>,
+    /// Dynamic configuration, for the interval.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Where grants go.
+    pub tenancy: Arc<Tenancy>,
+    /// Where the rest of the answers goes.
+    pub word: Arc<watch::Sender<Word>>,
+}
+
+impl Reporter {
+    /// Runs until aborted: keeps one task for each voter.
+    pub async fn run(self) {
+        let mut tasks: BTreeMap<u64, AbortHandle> = BTreeMap::new();
+        let status = self.group.status();
+        loop {
+            let (me, voters) = {
+                let status = status.borrow();
+                (status.id, status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>())
+            };
+            tasks.retain(|id, task| {
+                let stays = voters.contains(id);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for id in voters {
+                tasks.entry(id).or_insert_with(|| tokio::spawn(self.clone().to_one(id, id == me)).abort_handle());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn to_one(mut self, id: u64, own: bool) {
+        loop {
+            let now = clock::now();
+            if self.tenancy.may_report(now) {
+                let mut report = Report::clone(&self.report.borrow());
+                report.sent_at = now;
+                if own {
+                    let reply = self.mailroom.receive(report).await;
+                    self.take(reply);
+                } else {
+                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(report));
+                    if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
+                        && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
+                    {
+                        self.take(reply);
+                    }
+                }
+            }
+            let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                changed = self.urgent.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn take(&self, reply: PeerReply) {
+        let PeerReply::Answer(answer) = reply else { return };
+        let Answer { sent_at, grant, duplicate_of, standing, digest, .. } = answer;
+        if let Some(grant) = grant {
+            self.tenancy.accept(grant, sent_at);
+        }
+        self.word.send_replace(Word {
+            at: clock::now(),
+            at_s: clock::wall_ms() / 1_000,
+            standing: Some(standing),
+            digest: Arc::new(digest),
+            duplicate_of,
+        });
+    }
+}

@@ -1,0 +1,126 @@
+//! What the end of a job means for the node.
+
+use super::agent::{Agent, AgentError};
+use super::data::{self, Holdings};
+use super::job::{Done, Purpose};
+use super::jobs;
+use crate::clock;
+use crate::decide::duty::Data;
+
+/// After a failed job the same is tried again no sooner than this.
+const RETRY_MS: u64 = 1_000;
+/// A node that could not become primary is not asked again for this long, if another one can.
+const SPARED_MS: u64 = 60_000;
+
+impl Agent {
+    /// Draws the consequences of a finished job.
+    pub(super) fn settle(&mut self, purpose: &Purpose, done: Done) -> Result<(), AgentError> {
+        let now = clock::now();
+        let what = label(purpose);
+        match done {
+            Done::Inspected(Ok(found)) => self.holdings.inspected(found, &self.parts.ledger),
+            Done::End(Ok(end)) => {
+                if end.is_none() {
+                    self.retry_at.insert(what, now.plus(RETRY_MS));
+                }
+                self.holdings.set_end(end);
+                self.refresh_fork();
+            }
+            Done::Risen(epoch) => {
+                self.risen = Some(epoch);
+                if !matches!(purpose, Purpose::Promote(_)) {
+                    self.checkpointed = Some(epoch);
+                }
+                if matches!(purpose, Purpose::Bootstrap(_)) {
+                    self.holdings.data = Data::Unknown;
+                    let copy = self.parts.ledger.facts().incarnation.unwrap_or_else(jobs::new_incarnation);
+                    self.parts.ledger.change(|facts| {
+                        facts.doing = None;
+                        facts.incarnation = Some(copy);
+                    })?;
+                }
+                self.refresh_fork();
+                tracing::info!("primary of epoch {epoch}: accepting writes");
+            }
+            Done::NotRisen(epoch, why) => {
+                tracing::error!("did not become primary of epoch {epoch}: {why}");
+                self.trouble = Some(format!("could not become primary: {why}"));
+                self.unpromotable = Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
+                self.holdings.data = Data::Unknown;
+            }
+            Done::Cloned(copy) => {
+                self.parts.ledger.change(|facts| {
+                    facts.doing = None;
+                    facts.incarnation = Some(copy);
+                })?;
+                self.holdings = Holdings::default();
+                self.trouble = None;
+            }
+            Done::Good => self.settle_good(purpose)?,
+            Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
+                tracing::warn!("{what} failed: {why}");
+                self.trouble = Some(format!("{what} failed: {why}"));
+                self.retry_at.insert(what, now.plus(RETRY_MS));
+                if matches!(purpose, Purpose::Rewind) {
+                    let out = self.hands().is_some_and(|hands| {
+                        let settings = self.parts.settings.borrow().clone();
+                        hands.effective(&settings).remove_on_rewind_failure == Some(false)
+                    });
+                    if !out {
+                        self.holdings.data = Data::Broken(format!("pg_rewind failed: {why}"));
+                    }
+                }
+                if matches!(purpose, Purpose::Configure) {
+                    self.configured = None;
+                }
+                if matches!(purpose, Purpose::Chores) {
+                    self.slots.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_good(&mut self, purpose: &Purpose) -> Result<(), AgentError> {
+        match purpose {
+            Purpose::Chores => self.checkpointed = self.running,
+            Purpose::Rewind => {
+                data::finish(&mut self.parts.ledger)?;
+                self.holdings = Holdings::default();
+                self.trouble = None;
+            }
+            Purpose::Standby => self.trouble = None,
+            Purpose::Stop => self.holdings.set_end(None),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// How the newest local timeline began, from its history file.
+    fn refresh_fork(&mut self) {
+        let Some(hands) = self.hands() else { return };
+        let timeline = match self.risen {
+            Some(_) => Self::agreed_timeline(&self.parts.state.borrow()),
+            None => self.holdings.timeline,
+        };
+        self.holdings.fork = timeline.and_then(|timeline| hands.postgres.fork_of(timeline));
+    }
+}
+
+fn label(purpose: &Purpose) -> &'static str {
+    match purpose {
+        Purpose::Inspect => "inspect",
+        Purpose::ReadEnd => "read-end",
+        Purpose::Bootstrap(_) => "bootstrap",
+        Purpose::Restart(_) => "restart",
+        Purpose::Promote(_) => "promote",
+        Purpose::Standby => "start",
+        Purpose::Configure => "configure",
+        Purpose::Chores => "chores",
+        Purpose::Fence => "fence",
+        Purpose::Stop => "stop",
+        Purpose::Clone => "clone",
+        Purpose::Rewind => "rewind",
+    }
+}
+

@@ -1,0 +1,281 @@
+//! Steps: what the node loop does towards each duty, one job at a time.
+
+use super::agent::{Agent, AgentError};
+use super::data;
+use super::hands::Hands;
+use super::job::Purpose;
+use super::jobs;
+use super::ledger::Doing;
+use crate::cluster::{Epoch, MemberName, Moment, Origin, Role, State, Timeline};
+use crate::decide::duty::{Data, Duty, Process};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a stop of the daemon waits for a fast stop of PostgreSQL.
+const LEAVE: Duration = Duration::from_secs(60);
+/// How long a standby gets to stop cleanly before its data is rewound or replaced.
+const STOP_STANDBY: Duration = Duration::from_secs(10);
+
+impl Agent {
+    pub(super) fn hands(&self) -> Option<Hands> {
+        self.parts.hands.clone()
+    }
+
+    fn may_try(&self, what: &'static str, now: Moment) -> bool {
+        self.retry_at.get(what).is_none_or(|at| now >= *at)
+    }
+
+    /// Starts at most one job towards the duty; a job of another purpose is dropped first where it may be.
+    pub(super) fn step(&mut self, state: &Arc<State>, now: Moment) -> Result<(), AgentError> {
+        let Some(hands) = self.hands() else { return Ok(()) };
+        if let Duty::Fence(why) = self.duty.clone() {
+            return self.fence(hands, why);
+        }
+        self.drop_stale_job();
+        if self.job.is_some() {
+            return Ok(());
+        }
+        if self.leaving {
+            self.leave(hands);
+            return Ok(());
+        }
+        if self.look(&hands, now) {
+            return Ok(());
+        }
+        match self.duty.clone() {
+            Duty::Rest(_) | Duty::AwaitLease(_) | Duty::Fence(_) => Ok(()),
+            Duty::End(epoch) => {
+                if self.ended.as_ref().is_none_or(|(ended, _)| *ended < epoch) {
+                    self.ended = Some((epoch, "its PostgreSQL does not run".to_owned()));
+                }
+                Ok(())
+            }
+            Duty::Rise { epoch, origin, timeline } => self.rise(hands, epoch, origin, timeline, state),
+            Duty::Serve(epoch) => {
+                self.serve(hands, epoch, state, now);
+                Ok(())
+            }
+            Duty::Follow(_) => {
+                self.follow(hands, state, now);
+                Ok(())
+            }
+            Duty::Stand => {
+                self.stand(hands, state, now);
+                Ok(())
+            }
+            Duty::Rewind(_, why) => self.rewind(hands, state, now, &why),
+            Duty::Clone(_, why) => self.clone_data(hands, state, now, &why),
+        }
+    }
+
+    /// What has to be known before anything can be done.
+    fn look(&mut self, hands: &Hands, now: Moment) -> bool {
+        let hands = hands.clone();
+        if self.holdings.data == Data::Unknown && self.may_try("inspect", now) {
+            self.job = Some(jobs::spawn(Purpose::Inspect, |_| jobs::inspect(hands)));
+            return true;
+        }
+        let unread = matches!(self.holdings.data, Data::Present { end: None, .. });
+        if unread && self.process() == Process::Down && self.may_try("read-end", now) {
+            let hint = self.last_location;
+            self.job = Some(jobs::spawn(Purpose::ReadEnd, |_| jobs::read_end(hands, hint)));
+            return true;
+        }
+        false
+    }
+
+    /// A job goes on only while the duty it serves is still owed.
+    fn drop_stale_job(&mut self) {
+        let Some(job) = &self.job else { return };
+        let stale = match (&job.purpose, &self.duty) {
+            (purpose, _) if !purpose.may_abort() => false,
+            (_, _) if self.leaving => true,
+            (Purpose::Bootstrap(of) | Purpose::Restart(of) | Purpose::Promote(of), _) => self.running != Some(*of),
+            (Purpose::Clone, duty) => !matches!(duty, Duty::Clone(..)),
+            (Purpose::Rewind, duty) => !matches!(duty, Duty::Rewind(..) | Duty::Clone(..)),
+            _ => false,
+        };
+        if stale {
+            tracing::info!("giving up {:?}: the duty is now {:?}", job.purpose, self.duty);
+            self.job = None;
+        }
+    }
+
+    fn fence(&mut self, hands: Hands, why: String) -> Result<(), AgentError> {
+        if self.job.as_ref().is_some_and(|job| job.purpose == Purpose::Fence) {
+            return Ok(());
+        }
+        tracing::warn!("stopping PostgreSQL at once: {why}");
+        self.trouble = Some(format!("was stopped because {why}"));
+        self.job = Some(jobs::spawn(Purpose::Fence, |_| jobs::fence(hands)));
+        Ok(())
+    }
+
+    fn leave(&mut self, hands: Hands) {
+        if self.process() != Process::Down {
+            self.trouble = Some("was stopped with its daemon".to_owned());
+            self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, LEAVE)));
+        }
+    }
+
+    /// Ledger first, deadline second, PostgreSQL last: see the invariant in `mod.rs`.
+    fn rise(
+        &mut self,
+        hands: Hands,
+        epoch: Epoch,
+        origin: Origin,
+        timeline: Option<Timeline>,
+        state: &Arc<State>,
+    ) -> Result<(), AgentError> {
+        let settings = self.parts.settings.borrow().clone();
+        let up = matches!(self.process(), Process::Up(Some(Role::Replica)));
+        let create = !matches!(self.holdings.data, Data::Present { .. });
+        if origin == Origin::Bootstrap && create {
+            if matches!(self.holdings.data, Data::Broken(_)) {
+                self.holdings.data = Data::Unknown;
+                hands.postgres.remove_own_failed_bootstrap().map_err(|why| AgentError::Misplaced(why.to_string()))?;
+            }
+            data::begin(&mut self.parts.ledger, Doing::Bootstrap)?;
+        }
+        self.parts.ledger.change(|facts| facts.used = epoch)?;
+        if !self.parts.tenancy.enforce(epoch) {
+            self.ended = Some((epoch, "the guard did not take its deadline".to_owned()));
+            return Ok(());
+        }
+        self.running = Some(epoch);
+        self.risen = None;
+        self.trouble = None;
+        self.ended = None;
+        self.configured = None;
+        tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
+        self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
+            (Origin::Promotion, true, Some((target, current))) => {
+                jobs::spawn(Purpose::Promote(epoch), |_| jobs::promote(hands, settings, epoch, current, target))
+            }
+            (Origin::Restart, false, _) => {
+                jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, settings, epoch))
+            }
+            (Origin::Bootstrap, false, _) => {
+                jobs::spawn(Purpose::Bootstrap(epoch), |_| jobs::bootstrap(hands, settings, epoch, create))
+            }
+            _ => {
+                // The server is not in the shape the epoch was given for: the epoch is spent, the leader decides anew.
+                self.trouble = Some(format!("was no match for epoch {epoch}"));
+                jobs::spawn(Purpose::Fence, |_| jobs::fence(hands))
+            }
+        });
+        Ok(())
+    }
+
+    fn serve(&mut self, hands: Hands, epoch: Epoch, state: &State, now: Moment) {
+        if self.risen != Some(epoch) || !self.may_try("chores", now) {
+            return;
+        }
+        let settings = self.parts.settings.borrow().clone();
+        if self.configured.as_ref().is_none_or(|(upstream, with)| upstream.is_some() || *with != settings) {
+            let first = self.configured.is_none();
+            self.configured = Some((None, settings.clone()));
+            if !first {
+                self.job = Some(jobs::spawn(Purpose::Configure, |_| jobs::configure(hands, settings, None)));
+                return;
+            }
+        }
+        let slots: Vec<MemberName> = state
+            .members
+            .values()
+            .filter(|member| member.info.name != self.me && !member.is_witness() && settings.postgresql.use_slots)
+            .map(|member| member.info.name.clone())
+            .collect();
+        let checkpoint = self.checkpointed != Some(epoch);
+        if checkpoint || slots != self.slots {
+            self.slots.clone_from(&slots);
+            self.job = Some(jobs::spawn(Purpose::Chores, |_| jobs::chores(hands, checkpoint, slots)));
+        }
+    }
+
+    fn follow(&mut self, hands: Hands, state: &State, now: Moment) {
+        let settings = self.parts.settings.borrow().clone();
+        let Some((holder, _)) = state.primacy.held() else { return };
+        let Some(endpoint) = state.member(holder).and_then(|member| member.info.postgres.clone()) else { return };
+        let upstream = hands.upstream(&endpoint, &self.me, &settings);
+        let wanted = (Some(endpoint), settings.clone());
+        match self.process() {
+            Process::Down if self.may_try("start", now) => {
+                self.parts.tenancy.stand_down();
+                self.configured = Some(wanted);
+                self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, settings, Some(upstream))));
+            }
+            Process::Up(Some(Role::Replica))
+                if self.configured.as_ref() != Some(&wanted) && self.may_try("configure", now) =>
+            {
+                self.configured = Some(wanted);
+                self.job =
+                    Some(jobs::spawn(Purpose::Configure, |_| jobs::configure(hands, settings, Some(upstream))));
+            }
+            _ => {}
+        }
+    }
+
+    /// A standby of nobody yet: it shows how far its log reaches, and follows as soon as there is a primary.
+    fn stand(&mut self, hands: Hands, state: &State, now: Moment) {
+        if self.process() != Process::Down || !self.may_try("start", now) {
+            return;
+        }
+        let settings = self.parts.settings.borrow().clone();
+        let endpoint = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| **holder != self.me)
+            .and_then(|(holder, _)| state.member(holder))
+            .and_then(|member| member.info.postgres.clone());
+        let upstream = endpoint.as_ref().map(|endpoint| hands.upstream(endpoint, &self.me, &settings));
+        self.parts.tenancy.stand_down();
+        self.configured = Some((endpoint, settings.clone()));
+        self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, settings, upstream)));
+    }
+
+    /// A running server is stopped cleanly first; then where its log ends is read from disk, and judged again.
+    fn stop_first(&mut self, hands: &Hands) -> bool {
+        if self.process() == Process::Down {
+            return false;
+        }
+        let hands = hands.clone();
+        self.holdings.set_end(None);
+        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP_STANDBY)));
+        true
+    }
+
+    fn rewind(&mut self, hands: Hands, state: &State, now: Moment, why: &str) -> Result<(), AgentError> {
+        if self.stop_first(&hands) || !self.may_try("rewind", now) {
+            return Ok(());
+        }
+        let settings = self.parts.settings.borrow().clone();
+        let effective = hands.effective(&settings);
+        if effective.remove_on_diverged_timelines == Some(true) || !effective.use_pg_rewind {
+            self.holdings.data = Data::Broken(why.to_owned());
+            return Ok(());
+        }
+        let Some(endpoint) = self.primary_endpoint(state, true) else { return Ok(()) };
+        tracing::info!("rewinding: {why}");
+        data::begin(&mut self.parts.ledger, Doing::Rewind)?;
+        self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
+        Ok(())
+    }
+
+    fn clone_data(&mut self, hands: Hands, state: &State, now: Moment, why: &str) -> Result<(), AgentError> {
+        if self.stop_first(&hands) || !self.may_try("clone", now) {
+            return Ok(());
+        }
+        let settings = self.parts.settings.borrow().clone();
+        let diverged = !matches!(self.holdings.data, Data::Absent);
+        if diverged && hands.effective(&settings).remove_on_diverged_timelines == Some(false) {
+            self.trouble = Some(format!("{why}, and remove_data_directory_on_diverged_timelines is false"));
+            return Ok(());
+        }
+        let Some(endpoint) = self.primary_endpoint(state, false) else { return Ok(()) };
+        tracing::info!("copying the data from {endpoint}: {why}");
+        data::begin(&mut self.parts.ledger, Doing::Clone)?;
+        self.job = Some(jobs::spawn(Purpose::Clone, |progress| jobs::clone(hands, endpoint, progress)));
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! The lease as its holder sees it: what was granted, and the guard's deadline that follows it.
+//!
+//! Answers arm the guard right where they arrive, so that a slow pass of the node loop does not cost the lease;
+//! but a loop that has stood still is no longer spoken for: `may_report` goes false and renewal ends.
+
+use crate::cluster::{Epoch, Grant, Moment};
+use crate::decide::lease;
+use crate::guard::Guard;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A node loop that has not passed for this long counts as hung.
+const HUNG_MS: u64 = 1_000;
+
+/// The lease, shared by the node loop and the tasks that report.
+pub struct Tenancy {
+    guard: Option<Guard>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Inner {
+    epoch: Epoch,
+    until: Moment,
+    /// The epoch whose deadline the guard is given.
+    armed: Option<Epoch>,
+    loop_at: Moment,
+}
+
+impl Tenancy {
+    /// Begins without a lease. A witness has no guard.
+    pub fn new(guard: Option<Guard>, now: Moment) -> Self {
+        Self { guard, inner: Mutex::new(Inner { loop_at: now, ..Inner::default() }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest lease: epoch and end.
+    pub fn lease(&self) -> (Epoch, Moment) {
+        let inner = self.lock();
+        (inner.epoch, inner.until)
+    }
+
+    /// The node loop passed.
+    pub fn passed(&self, now: Moment) {
+        self.lock().loop_at = now;
+    }
+
+    /// Whether the node loop is alive enough to be spoken for.
+    pub fn may_report(&self, now: Moment) -> bool {
+        now.since(self.lock().loop_at) < HUNG_MS
+    }
+
+    /// Takes in a grant that answered the report sent at `sent_at`. Never shortens a lease.
+    pub fn accept(&self, grant: Grant, sent_at: Moment) {
+        let mut inner = self.lock();
+        if grant.epoch < inner.epoch {
+            return;
+        }
+        let until = lease::deadline(sent_at, grant.ttl_ms);
+        let longer = grant.epoch > inner.epoch || until > inner.until;
+        if longer {
+            inner.epoch = grant.epoch;
+            inner.until = until;
+        }
+        if longer && inner.armed == Some(grant.epoch) {
+            self.arm(grant.epoch, until);
+        }
+    }
+
+    /// From now on every grant for `epoch` moves the guard's deadline; false when there is no lease to begin with.
+    pub fn enforce(&self, epoch: Epoch) -> bool {
+        let mut inner = self.lock();
+        if inner.epoch != epoch || !self.arm(epoch, inner.until) {
+            return false;
+        }
+        inner.armed = Some(epoch);
+        true
+    }
+
+    /// A restarted daemon finds the deadline that its predecessor left with the guard.
+    pub fn resume(&self, epoch: Epoch, until: Moment) {
+        let mut inner = self.lock();
+        inner.epoch = epoch;
+        inner.until = until;
+        inner.armed = Some(epoch);
+    }
+
+    /// Nothing of a primary lives here any more.
+    pub fn stand_down(&self) {
+        let mut inner = self.lock();
+        inner.armed = None;
+        if let Some(guard) = &self.guard {
+            guard.disarm();
+        }
+    }
+
+    fn arm(&self, epoch: Epoch, until: Moment) -> bool {
+        match self.guard.as_ref().map(|guard| guard.arm(epoch, until)) {
+            Some(Ok(())) => true,
+            Some(Err(why)) => {
+                tracing::warn!("the guard did not take the deadline of epoch {epoch}: {why}");
+                false
+            }
+            None => false,
+        }
+    }
+}
