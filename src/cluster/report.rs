@@ -198,6 +198,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// What is sent before anything is known but who this is.
+    pub fn first(info: MemberInfo) -> Self {
+        Self {
+            info,
+            run: 0,
+            sent_at: Moment(0),
+            revision: Revision(0),
+            tenure: Tenure::None,
+            postgres: None,
+            unpromotable: None,
+            activity: None,
+            offer: None,
+        }
+    }
+
     /// Who reports.
     pub fn member(&self) -> &MemberName {
         &self.info.name

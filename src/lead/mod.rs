@@ -19,4 +19,4 @@ mod run;
 
 pub use desk::Desk;
 pub use inbox::Mailroom;
-pub use run::run;
+pub use run::{run, watch_state};

@@ -64,6 +64,17 @@ pub async fn run(
     }
 }
 
+/// Keeps the desk's memory of what was agreed since when, on every node, until the state's sender is gone.
+pub async fn watch_state(desk: Arc<Desk>, mut state: watch::Receiver<Arc<State>>) {
+    loop {
+        let now = state.borrow_and_update().clone();
+        desk.note_state(&now, clock::now());
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 fn say(judgement: &Judgement, last_line: &mut String) {
     let line = match &judgement.verdict {
         Verdict::Propose(_, reason) => {

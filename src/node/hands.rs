@@ -22,6 +22,11 @@ pub struct Hands {
 
 impl Hands {
     /// Checks programs, version and ownership; touches nothing.
+    pub fn check(config: &Config, section: &PostgresConfig) -> Result<(), postgres::PostgresError> {
+        Postgres::new(setup(config, section)).map(|_| ())
+    }
+
+    /// Checks the same again and joins it with the guard.
     pub fn new(config: Arc<Config>, section: Arc<PostgresConfig>, guard: Guard) -> Result<Self, postgres::PostgresError> {
         let postgres = Postgres::new(setup(&config, &section))?;
         let session = Session::new(&postgres);

@@ -38,12 +38,17 @@ fn text(error: impl std::fmt::Display) -> String {
 
 /// A new identity for a new copy of the data.
 pub fn new_incarnation() -> Incarnation {
+    Incarnation(random_run())
+}
+
+/// A random number that tells this run from every other one.
+pub fn random_run() -> u64 {
     let mut bytes = [0_u8; 8];
     // Without random numbers the clock still differs from every earlier copy's.
     if getrandom::fill(&mut bytes).is_err() {
         bytes = clock::boot_ns().to_le_bytes();
     }
-    Incarnation(u64::from_le_bytes(bytes))
+    u64::from_le_bytes(bytes)
 }
 
 /// Looks at the data directory.

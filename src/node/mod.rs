@@ -30,4 +30,6 @@ mod steps;
 pub mod tenancy;
 
 pub use agent::{Agent, AgentError, AgentParts};
+pub use facts::info;
 pub use hands::Hands;
+pub use jobs::random_run;

@@ -1,0 +1,286 @@
+//! The daemon's composition root: everything is built here in order, runs, and is closed in reverse.
+//!
+//! 1. The node file is known to be good. The hands check programs, version and ownership: nothing was touched yet.
+//! 2. The REST door opens: a port in use is the commonest mistake, and nothing has been started that it could hurt.
+//! 3. The ledger and the guard: whoever runs PostgreSQL here already is found before anything else speaks.
+//! 4. The Raft group: from here on peers may ask us things, so the desk and the mailroom stand ready.
+//! 5. The loops: lead, reporter, node. systemd is told that we are ready when the doors are open; forming a group
+//!    may take as long as the other nodes need.
+//!
+//! On the way back the node loop ends first, because it stops PostgreSQL and lets the leader know; Raft's lead is
+//! handed over, the group closes its store, the guard goes when nothing runs, the REST door closes last, so that a
+//! load balancer hears "no" instead of nothing.
+
+use crate::api::{self, ApiError, ApiHandle, ApiOptions, Identity, TlsOptions};
+use crate::clock;
+use crate::cluster::{Facts, Report, Settings, State};
+use crate::config::{Config, VerifyClient};
+use crate::guard::{Guard, GuardError, GuardOptions};
+use crate::lead::{self, Desk, Mailroom};
+use crate::node::ledger::{Ledger, LedgerError};
+use crate::node::machine::Replica;
+use crate::node::reporter::{Reporter, Word};
+use crate::node::tenancy::Tenancy;
+use crate::node::{Agent, AgentError, AgentParts, Hands};
+use crate::postgres::PostgresError;
+use matriarch_raft::{Group, StartError, TlsFiles};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+/// How long the REST door gets to finish open answers.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why the daemon did not start, or ended by itself: one clear sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The Raft directory cannot be used.
+    #[error("raft.data_dir: {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// PostgreSQL's programs or its data directory.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The REST door.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The Raft group.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+    /// The node loop ended by itself.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Signals cannot be awaited.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, or until this node must not go on.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let config = Arc::new(config);
+    let dir = config.raft.data_dir.clone();
+    prepare(&dir).map_err(|source| DaemonError::Directory { path: dir.clone(), source })?;
+    if let Some(section) = &config.postgresql {
+        Hands::check(&config, section)?;
+    }
+    let (facts, facts_seen) = watch::channel(None);
+    let (close, closed) = oneshot::channel::<()>();
+    let door = api::serve(api_options(&config), facts_seen, async {
+        let _ = closed.await;
+    })
+    .await?;
+    let ledger = Ledger::open(&dir)?;
+    let guard = attach_guard(&config, &ledger).await?;
+    let hands = match (&config.postgresql, &guard) {
+        (Some(section), Some(guard)) => {
+            Some(Hands::new(config.clone(), Arc::new(section.clone()), guard.clone())?)
+        }
+        _ => None,
+    };
+    let outcome = live(config, ledger, hands, guard.clone(), facts).await;
+    if let (Ok(()), Some(guard)) = (&outcome, guard)
+        && let Err(why) = guard.quit().await
+    {
+        tracing::warn!("the guard stays: {why}");
+    }
+    let _ = close.send(());
+    finish(door).await;
+    outcome
+}
+
+/// The Raft directory belongs to the daemon's user alone: it holds the log, the guard's socket and the ledger.
+fn prepare(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
+async fn attach_guard(config: &Config, ledger: &Ledger) -> Result<Option<Guard>, DaemonError> {
+    let Some(section) = &config.postgresql else { return Ok(None) };
+    let exe = std::env::current_exe().map_err(|source| DaemonError::Directory { path: "matriarch".into(), source })?;
+    let options = GuardOptions {
+        dir: config.raft.data_dir.clone(),
+        data_dir: Some(section.data_dir.clone()),
+        exe,
+    };
+    let guard = Guard::attach(options).await?;
+    // A PostgreSQL that we did not start is somebody's; ours, left by a guard that died, is stopped.
+    let state = guard.watch().borrow().clone();
+    if state.postmaster.is_none() && !state.clean {
+        if ledger.facts().system_id.is_none() {
+            let dir = section.data_dir.display();
+            let _ = guard.quit().await;
+            return Err(DaemonError::Agent(AgentError::Misplaced(format!(
+                "postgresql.data_dir: a PostgreSQL that Matriarch did not start runs in {dir}; stop it first"
+            ))));
+        }
+        guard.kill_all().await?;
+    }
+    Ok(Some(guard))
+}
+
+fn api_options(config: &Config) -> ApiOptions {
+    let rest = &config.restapi;
+    let tls = rest.certfile.as_ref().map(|certfile| TlsOptions {
+        certfile: certfile.clone(),
+        keyfile: rest.keyfile.clone(),
+        cafile: rest.cafile.clone(),
+        verify_client: match rest.verify_client {
+            VerifyClient::None => api::VerifyClient::None,
+            VerifyClient::Optional => api::VerifyClient::Optional,
+            VerifyClient::Required => api::VerifyClient::Required,
+        },
+    });
+    let mut headers: Vec<(String, String)> = rest.http_extra_headers.clone().into_iter().collect();
+    if tls.is_some() {
+        headers.extend(rest.https_extra_headers.clone());
+    }
+    ApiOptions {
+        identity: Identity { name: config.name.as_str().to_owned(), scope: config.scope.clone() },
+        listen: rest.listen.clone(),
+        tls,
+        extra_headers: headers,
+        server_tokens: Some(rest.server_tokens.clone()),
+    }
+}
+
+fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::Settings {
+    let raft = &config.raft;
+    let tls = match (&raft.certfile, &raft.keyfile, &raft.cafile) {
+        (Some(certfile), Some(keyfile), Some(cafile)) => {
+            Some(TlsFiles { certfile: certfile.clone(), keyfile: keyfile.clone(), cafile: cafile.clone() })
+        }
+        _ => None,
+    };
+    matriarch_raft::Settings {
+        cluster: config.scope.clone(),
+        name: config.name.as_str().to_owned(),
+        self_addr: raft.self_addr.clone(),
+        bind_addr: raft.bind_addr.clone(),
+        partners: raft.partner_addrs.clone(),
+        data_dir: raft.data_dir.clone(),
+        password: raft.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        tls,
+        heartbeat_ms: raft.heartbeat_interval_ms,
+        election_min_ms: raft.election_min_ms,
+        election_max_ms: raft.election_max_ms,
+        may_form,
+    }
+}
+
+async fn live(
+    config: Arc<Config>,
+    ledger: Ledger,
+    hands: Option<Hands>,
+    guard: Option<Guard>,
+    facts: watch::Sender<Option<Arc<Facts>>>,
+) -> Result<(), DaemonError> {
+    let (state, state_seen) = watch::channel(Arc::new(State::default()));
+    let (settings, settings_seen) = watch::channel(Arc::new(Settings::default()));
+    let (poke, poked) = watch::channel(0);
+    let (word, word_seen) = watch::channel(Word::default());
+    let (urgent, urgent_seen) = watch::channel(0);
+    let desk = Arc::new(Desk::default());
+    let mailroom =
+        Arc::new(Mailroom::new(desk.clone(), state_seen.clone(), settings_seen.clone(), poke));
+    // Data that once belonged to a group never founds another one, however empty the Raft directory is.
+    let may_form = hands.as_ref().is_none_or(|hands| !hands.postgres.has_marker());
+    let replica = Box::new(Replica::new(state, settings));
+    let group = Group::start(raft_settings(&config, may_form), replica, mailroom.clone()).await?;
+    mailroom.open(group.clone());
+    let tenancy = Arc::new(Tenancy::new(guard, clock::now()));
+    let first = Report::first(crate::node::info(&config, group.id(), ledger.facts().incarnation));
+    let (report, report_seen) = watch::channel(Arc::new(first));
+    let reporter = Reporter {
+        group: group.clone(),
+        mailroom,
+        report: report_seen,
+        urgent: urgent_seen,
+        settings: settings_seen.clone(),
+        tenancy: tenancy.clone(),
+        word: Arc::new(word),
+    };
+    let me = config.name.clone();
+    let parts = AgentParts {
+        config,
+        hands,
+        ledger,
+        run: crate::node::random_run(),
+        group: group.clone(),
+        tenancy,
+        state: state_seen.clone(),
+        settings: settings_seen.clone(),
+        word: word_seen,
+        poke: poked,
+        report,
+        urgent,
+        facts,
+    };
+    let (agent, postmaster) = Agent::new(parts);
+    let tasks = [
+        tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
+        tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
+        tokio::spawn(reporter.run()),
+    ];
+    let (stop, stopped) = oneshot::channel();
+    let signals = tokio::spawn(await_signals(stop)?);
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    let outcome = agent.run(postmaster, stopped).await;
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    signals.abort();
+    leave_lead(&group).await;
+    for task in tasks {
+        task.abort();
+    }
+    group.close().await;
+    outcome.map_err(DaemonError::from)
+}
+
+/// Who leads and leaves hands the lead over first, so that nobody has to miss a heartbeat to notice.
+async fn leave_lead(group: &Group) {
+    let status = group.status().borrow().clone();
+    let heir = status.peers_level.iter().find(|(id, level)| *level && *id != status.id);
+    if let (Some(_), Some((heir, _))) = (status.lead, heir) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), group.hand_over(*heir)).await;
+    }
+}
+
+fn await_signals(
+    stop: oneshot::Sender<()>,
+) -> Result<impl Future<Output = ()> + Send + 'static, DaemonError> {
+    let mut term = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => tracing::warn!("SIGHUP: the node file is read at the start only; restart this daemon, PostgreSQL goes on meanwhile"),
+            }
+        }
+        let _ = stop.send(());
+        std::future::pending().await
+    })
+}
+
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is no socket to tell, which is no fault.
+    let _ = sd_notify::notify(states);
+}
+
+async fn finish(door: ApiHandle) {
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, door.closed()).await;
+}
