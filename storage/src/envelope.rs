@@ -39,6 +39,9 @@ pub(crate) fn open(path: &Path, name: &str, bytes: &[u8]) -> Result<Vec<u8>, Sto
             known,
         });
     }
+    if *version == 0 {
+        return Err(corrupt("version 0"));
+    }
     if u32::from_be_bytes([*c0, *c1, *c2, *c3]) != crc32c::crc32c(payload) {
         return Err(corrupt("wrong checksum"));
     }

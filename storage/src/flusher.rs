@@ -2,6 +2,7 @@
 
 use crate::Done;
 use crate::error::StorageError;
+use crate::witness::Witness;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -22,14 +23,16 @@ pub(crate) struct Flusher {
 impl Flusher {
     pub(crate) fn start(
         db: sled::Db,
+        witness: Witness,
         file: File,
         path: &Path,
         fdatasync: bool,
     ) -> Result<Self, StorageError> {
         let (queue, requests) = sync_channel(QUEUE);
         let failed = Arc::new(OnceLock::new());
-        let disk = Disk {
+        let mut disk = Disk {
             db,
+            witness,
             file,
             path: path.to_owned(),
             fdatasync,
@@ -104,6 +107,7 @@ impl Drop for Flusher {
 
 struct Disk {
     db: sled::Db,
+    witness: Witness,
     file: File,
     path: PathBuf,
     fdatasync: bool,
@@ -111,7 +115,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn serve(&self, requests: &Receiver<Done>) {
+    fn serve(&mut self, requests: &Receiver<Done>) {
         while let Ok(first) = requests.recv() {
             let mut batch = vec![first];
             while let Ok(next) = requests.try_recv() {
@@ -124,24 +128,27 @@ impl Disk {
         }
     }
 
-    fn sync(&self) -> Result<(), StorageError> {
+    fn sync(&mut self) -> Result<(), StorageError> {
         if let Some(why) = self.failed.get() {
             return Err(StorageError::Closed {
                 path: self.path.clone(),
                 why: why.clone(),
             });
         }
-        let flushed = self.db.flush().map(|_| ()).map_err(|error| error.to_string());
-        let synced = flushed.and_then(|()| {
-            if !self.fdatasync {
-                return Ok(());
-            }
-            self.file.sync_data().map_err(|error| error.to_string())
-        });
+        let synced = self.try_sync();
         synced.map_err(|what| {
             let _ = self.failed.set(what.clone());
             tracing::error!(path = %self.path.display(), "a sync failed, the store takes nothing any more: {what}");
             StorageError::Io { path: self.path.clone(), what }
         })
+    }
+
+    fn try_sync(&mut self) -> Result<(), String> {
+        self.witness.before().map_err(|error| error.to_string())?;
+        self.db.flush().map_err(|error| error.to_string())?;
+        if self.fdatasync {
+            self.file.sync_data().map_err(|error| error.to_string())?;
+        }
+        self.witness.after().map_err(|error| error.to_string())
     }
 }

@@ -16,8 +16,8 @@
 //! - Every value carries a magic, a version and a checksum. A store that is corrupt, newer, or of another cluster
 //!   is refused with its path, never repaired: a repaired vote is a second vote.
 //!
-//! Caveats: sled keeps its own checksums per page, and truncates an incomplete tail of its log at open, which is
-//! right: a tail that was never synced was never acknowledged. sled's own timer is off (`flush_every_ms(None)`),
+//! Caveats: sled truncates a damaged tail of its log at open and says nothing; `witness.rs` tells a tail that was
+//! never synced from one that was. sled's own timer is off (`flush_every_ms(None)`),
 //! so nothing becomes durable unless it is asked for.
 
 mod envelope;
@@ -26,6 +26,7 @@ mod flusher;
 mod identity;
 mod snapshots;
 mod store;
+mod witness;
 
 pub use error::StorageError;
 pub use snapshots::Snapshots;

@@ -4,13 +4,19 @@ use crate::error::StorageError;
 use crate::flusher::Flusher;
 use crate::identity::{self, io_error, sync_dir};
 use crate::snapshots::Snapshots;
+use crate::witness::Witness;
 use crate::{Done, Log, Meta, envelope};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Memory for sled's pages; the log is small and mostly written.
 const CACHE: u64 = 4 << 20;
+
+/// How often and how long a lock is waited for, half a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a store behaves.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +55,7 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(io_error(dir))?;
         let path = dir.join("log");
         identity::check(dir, cluster, path.exists())?;
-        let db = open_sled(&path)?;
+        let db = open_patiently(&path)?;
         let error = |error| sled_error(&path, error);
         let (log, meta) = (
             db.open_tree("log").map_err(error)?,
@@ -65,7 +71,8 @@ impl Store {
         for dir in [path.as_path(), dir] {
             sync_dir(dir).map_err(io_error(dir))?;
         }
-        let flusher = Flusher::start(db.clone(), file, &path, options.fdatasync)?;
+        let witness = Witness::open(dir, meta.clone(), &path)?;
+        let flusher = Flusher::start(db.clone(), witness, file, &path, options.fdatasync)?;
         let snapshots = Snapshots::open(dir.join("snapshots"))?;
         let inner = Inner {
             flusher,
@@ -248,6 +255,17 @@ impl Log for Store {
     fn sync(&self) -> Result<(), StorageError> {
         self.inner.flusher.wait()
     }
+}
+
+/// sled's own threads give up the lock of a store that was just closed a moment later.
+fn open_patiently(path: &Path) -> Result<sled::Db, StorageError> {
+    for _ in 0..LOCK_TRIES {
+        match open_sled(path) {
+            Err(StorageError::Locked { .. }) => std::thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+    open_sled(path)
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, StorageError> {

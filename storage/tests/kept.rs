@@ -144,7 +144,10 @@ fn a_damaged_store_is_refused_with_its_path_and_left_alone() {
             }
             // The damaged bytes were of no use any more; then everything must still be there.
             Ok(store) => {
-                assert_eq!(store.get(Meta::Vote).unwrap().unwrap(), b"term 7");
+                assert_eq!(
+                    store.get(Meta::Vote).unwrap().expect("the vote is there"),
+                    b"term 7"
+                );
                 assert_eq!(store.read(1, 200, usize::MAX).unwrap().len(), 199);
             }
         }
@@ -231,6 +234,11 @@ fn victim_command(dir: &Path) -> Command {
     command
 }
 
+/// The test harness may have written in front of it on the same line.
+fn acked_in(line: &str) -> Option<u64> {
+    line.split_once("acked ")?.1.parse().ok()
+}
+
 /// Lets the victim acknowledge `count` entries, kills it, and answers the last one it acknowledged.
 fn kill_after(mut victim: Victim, count: u64) -> u64 {
     let mut lines = BufReader::new(victim.0.stdout.take().unwrap()).lines();
@@ -245,7 +253,7 @@ fn kill_after(mut victim: Victim, count: u64) -> u64 {
     drop(victim);
     // What it still managed to say before it died counts as acknowledged.
     for line in lines.map_while(Result::ok) {
-        if let Some(number) = line.strip_prefix("acked ").and_then(|text| text.parse().ok()) {
+        if let Some(number) = acked_in(&line) {
             acked = number;
         }
     }
@@ -344,7 +352,7 @@ fn kill_traced(child: std::process::Child, count: u64) -> u64 {
     let mut acked = 0;
     while acked < count {
         let line = lines.next().expect("the victim acknowledges").unwrap();
-        if let Some(number) = line.strip_prefix("acked ").and_then(|text| text.parse().ok()) {
+        if let Some(number) = acked_in(&line) {
             acked = number;
         }
     }
@@ -354,7 +362,7 @@ fn kill_traced(child: std::process::Child, count: u64) -> u64 {
     }
     let _ = victim.0.wait();
     for line in lines.map_while(Result::ok) {
-        if let Some(number) = line.strip_prefix("acked ").and_then(|text| text.parse().ok()) {
+        if let Some(number) = acked_in(&line) {
             acked = number;
         }
     }
@@ -366,7 +374,13 @@ fn replay(before: &[u8], trace: &str) -> Vec<u8> {
     let scratch = tempfile::tempfile().unwrap();
     scratch.write_all_at(before, 0).unwrap();
     let mut pending: Vec<(u64, Vec<u8>)> = Vec::new();
-    for line in unite(trace).iter().filter(|line| line.contains("/log/db>")) {
+    // strace -xx shows names in hexadecimal too.
+    let name: String = "/log/db"
+        .bytes()
+        .map(|byte| format!("\\x{byte:02x}"))
+        .collect::<String>()
+        + ">";
+    for line in unite(trace).iter().filter(|line| line.contains(&name)) {
         if line.contains("pwrite64(") {
             let Some((offset, bytes)) = parse_pwrite(line) else {
                 continue;
