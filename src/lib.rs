@@ -8,5 +8,6 @@ pub mod config;
 pub mod decide;
 pub mod guard;
 pub mod lead;
-pub mod node;
+// pub mod node;
 pub mod postgres;
+pub mod sys;
