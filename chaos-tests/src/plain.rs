@@ -37,6 +37,10 @@ pub fn bin_dir() -> PathBuf {
 
 /// Runs one of PostgreSQL's programs to its end as the right user, and fails with its output.
 pub fn run(program: &str, arguments: &[&str]) -> String {
+    try_run(program, arguments).unwrap_or_else(|text| panic!("{program} {arguments:?} failed: {text}"))
+}
+
+fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(bin_dir().join(program));
     command
         .args(arguments)
@@ -46,16 +50,17 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     if let Some((uid, gid)) = postgres_ids() {
         command.uid(uid.as_raw()).gid(gid.as_raw());
     }
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{program} cannot be run: {error}"));
+    let output = command.output().map_err(|error| error.to_string())?;
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success(), "{program} {arguments:?} failed: {text}");
-    text
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(text)
+    }
 }
 
 /// Makes an empty database cluster that nobody has heard of.
@@ -84,10 +89,13 @@ pub fn start(data_dir: &Path, options: &str) {
     let dir = data_dir.display().to_string();
     // The log goes to the directory above: one inside would be carried along by clones.
     let log = data_dir.with_extension("by-hand.log").display().to_string();
-    run(
+    if let Err(text) = try_run(
         "pg_ctl",
         &["-D", &dir, "-l", &log, "-o", options, "-w", "-t", "30", "start"],
-    );
+    ) {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        panic!("PostgreSQL in {dir} cannot be started: {text}\n{said}");
+    }
 }
 
 /// Promotes a server by hand and waits for it.

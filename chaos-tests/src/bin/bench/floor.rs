@@ -23,6 +23,8 @@ pub(crate) async fn promotion(trials: usize) -> Vec<f64> {
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
         .expect("mode of the directory");
     herd::give_to_postgres(dir.path());
+    // Dropped before `dir`: the servers end before their directory is removed.
+    let _end = EndServers(dir.path());
     let mut measured = Vec::new();
     for trial in 1..=trials {
         let seconds = one(
@@ -37,6 +39,15 @@ pub(crate) async fn promotion(trials: usize) -> Vec<f64> {
     measured
 }
 
+/// Ends the servers of a directory when a trial ends early.
+struct EndServers<'a>(&'a Path);
+
+impl Drop for EndServers<'_> {
+    fn drop(&mut self) {
+        processes::kill_all_of(self.0);
+    }
+}
+
 async fn one(dir: &Path, first: Ipv4Addr, second: Ipv4Addr) -> f64 {
     std::fs::create_dir(dir).expect("directory of the trial");
     herd::give_to_postgres(dir);
@@ -44,7 +55,7 @@ async fn one(dir: &Path, first: Ipv4Addr, second: Ipv4Addr) -> f64 {
     plain::initdb(&primary);
     let hba = "local all all trust\nhost all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
     std::fs::write(primary.join("pg_hba.conf"), hba).expect("pg_hba.conf is written");
-    plain::start(&primary, &options(first, dir));
+    plain::start(&primary, &options(first, &primary));
     let client = connect(first).await;
     client
         .batch_execute("CREATE TABLE floor (n int)")
@@ -65,7 +76,7 @@ async fn one(dir: &Path, first: Ipv4Addr, second: Ipv4Addr) -> f64 {
             "stream",
         ],
     );
-    plain::start(&standby, &options(second, dir));
+    plain::start(&standby, &options(second, &standby));
     let second_client = connect(second).await;
     for n in 0..200 {
         client
@@ -99,11 +110,15 @@ async fn one(dir: &Path, first: Ipv4Addr, second: Ipv4Addr) -> f64 {
     Duration::from_nanos(taken).as_secs_f64()
 }
 
-fn options(ip: Ipv4Addr, dir: &Path) -> String {
+fn options(ip: Ipv4Addr, data_dir: &Path) -> String {
+    // Beside the data directory: a base backup would carry along a socket's lock file that lay inside.
+    let sockets = data_dir.with_extension("socket");
+    std::fs::create_dir(&sockets).expect("directory of the socket");
+    herd::give_to_postgres(&sockets);
     format!(
         "-c listen_addresses={ip} -p {POSTGRES_PORT} -c unix_socket_directories={} -c shared_buffers=16MB \
          -c wal_retrieve_retry_interval=100ms",
-        dir.display()
+        sockets.display()
     )
 }
 
