@@ -4,7 +4,9 @@ use super::ask::Member;
 use super::crew::{Crew, Pids};
 use super::ground::{Ground, PASSWORD};
 use super::pulse::Beat;
-use jiff::Zoned;
+use crate::clock;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 
@@ -83,7 +85,7 @@ Ctrl-C stops everything and removes {}.
 
     /// Something that happened, with the time of day.
     pub(super) fn event(&mut self, what: String) {
-        let line = format!("{}  {what}", Zoned::now().strftime("%H:%M:%S"));
+        let line = format!("{}  {what}", time_of_day());
         if !self.is_terminal {
             say(&line);
         }
@@ -216,6 +218,13 @@ fn primary_pids(scene: &Scene<'_>) -> Pids {
         .iter()
         .find(|hand| primary.is_some_and(|member| member.name == hand.name));
     hand.map(super::crew::Hand::pids).unwrap_or_default()
+}
+
+/// For people; nothing compares it.
+fn time_of_day() -> String {
+    let ms = i64::try_from(clock::wall_ms()).unwrap_or(0);
+    let now = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    now.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 /// Lag changes all the time and is no event.
