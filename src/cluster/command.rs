@@ -10,12 +10,24 @@ use serde::{Deserialize, Serialize};
 /// member has registered a level of at least n. Raise it with every new variant or field.
 pub const LEVEL: u16 = 1;
 
+/// Identifies one reign of one Raft leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Raft's term.
+    pub term: u64,
+    /// The leader's Raft id.
+    pub node: u64,
+}
+
 /// One decision, ready for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The revision the decision was made on; the command is `Stale` when it has passed. `None` for facts
     /// that hold whatever was decided meanwhile (a registration).
     pub expected: Option<Revision>,
+    /// The vote under which its proposer led when it decided; the command is `Stale` when the log entry that
+    /// carries it was written under another one, because somebody else may have granted leases in between.
+    pub vote: Vote,
     /// Name of the rule that made it.
     pub rule: String,
     /// What the rule saw, for people.
@@ -39,6 +51,8 @@ pub enum Act {
         epoch: Epoch,
         /// Dynamic configuration as JSON text.
         config: String,
+        /// Its `ttl`, milliseconds.
+        ttl_ms: u64,
     },
     /// The database cluster exists: its identifier is fixed for ever.
     Initialized {
@@ -67,11 +81,6 @@ pub enum Act {
         /// The new epoch.
         epoch: Epoch,
     },
-    /// Nobody holds primacy any more; said only when the holder's lease is over or it said so itself.
-    Vacate {
-        /// The epoch that ended.
-        epoch: Epoch,
-    },
     /// The primary of an epoch has reached its timeline.
     Promoted(Promotion),
     /// A member gained or lost the right to be promoted.
@@ -85,6 +94,8 @@ pub enum Act {
     Configure {
         /// The whole new configuration.
         config: String,
+        /// Its `ttl`, milliseconds.
+        ttl_ms: u64,
     },
     /// Every grant made under an older, longer ttl has run out.
     TtlSettled {

@@ -5,7 +5,9 @@
 //! is forgotten. Replicated types are stored with bincode inside a versioned envelope: append enum variants
 //! at the end only, and give a changed struct a new version (`envelope.rs`).
 
+pub mod apply;
 pub mod command;
+pub mod envelope;
 pub mod facts;
 pub mod history;
 pub mod ids;
@@ -16,14 +18,14 @@ pub mod settings;
 pub mod state;
 pub mod wal;
 
-pub use command::{Act, Command, Outcome};
+pub use command::{Act, Command, Outcome, Vote};
 pub use facts::{Facts, LeaseFacts, RaftFacts, WalSender};
 pub use history::{Event, Promotion};
 pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
 pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};
 pub use primacy::{Origin, Primacy};
 pub use report::{
-    Answer, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Report, Role, Seen,
+    Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Report, Role, Seen,
     Standing, Tenure,
 };
 pub use settings::{PostgresSettings, Settings};

@@ -15,14 +15,13 @@ pub enum Origin {
     Restart,
 }
 
-/// The right to be primary, and who holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The right to be primary, and who holds it. It is vacant only until the first bootstrap: afterwards a holder
+/// keeps it until another one is agreed, because renewing the same primary is always safe and moving is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Primacy {
-    /// Nobody may write. The last holder and its epoch stay known until somebody else holds it.
-    Vacant {
-        /// Who held it last, and under which epoch.
-        last: Option<(MemberName, Epoch)>,
-    },
+    /// Nobody has ever held it.
+    #[default]
+    Vacant,
     /// `member` may write while it has a lease for `epoch`.
     Held {
         /// The primary.
@@ -41,15 +40,7 @@ impl Primacy {
     pub fn held(&self) -> Option<(&MemberName, Epoch)> {
         match self {
             Self::Held { member, epoch, .. } => Some((member, *epoch)),
-            Self::Vacant { .. } => None,
-        }
-    }
-
-    /// The current or the last holder and its epoch.
-    pub fn holder_or_last(&self) -> Option<(&MemberName, Epoch)> {
-        match self {
-            Self::Held { member, epoch, .. } => Some((member, *epoch)),
-            Self::Vacant { last } => last.as_ref().map(|(name, epoch)| (name, *epoch)),
+            Self::Vacant => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a node sees of itself and its PostgreSQL: sent to every voter beside the log, never replicated.
 
-use super::ids::{Epoch, Incarnation, MemberName, Moment, Revision};
+use super::ids::{Epoch, MemberName, Moment, Revision};
+use super::member::MemberInfo;
 use super::wal::{Lsn, Timeline, WalEnd};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,17 @@ impl Role {
     }
 }
 
+/// How a timeline began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// The timeline it forked from.
+    pub parent: Timeline,
+    /// Where.
+    pub switch: Lsn,
+}
+
 /// What is known of the local PostgreSQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresReport {
@@ -121,6 +133,8 @@ pub struct PostgresReport {
     pub replication_state: Option<String>,
     /// Primary: a checkpoint has completed on this timeline, so pg_rewind sees it.
     pub checkpointed: bool,
+    /// How the local timeline began, once it is not the first.
+    pub fork: Option<Fork>,
     /// Standby: the epoch whose primary this PostgreSQL has streamed from since it was last started.
     pub streamed_in: Option<Epoch>,
     /// Settings that wait for a restart: name, old value, new value.
@@ -154,6 +168,8 @@ pub enum Tenure {
 pub struct Offer {
     /// `bootstrap.dcs` of its file as JSON text, with defaults not filled in.
     pub config: String,
+    /// The `ttl` in it, milliseconds.
+    pub ttl_ms: u64,
     /// System identifier of a data directory that is already there.
     pub existing: Option<u64>,
 }
@@ -161,12 +177,8 @@ pub struct Offer {
 /// One node's view of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who reports.
-    pub member: MemberName,
-    /// Its id in the Raft group.
-    pub raft_id: u64,
-    /// Its peer address; two nodes of one name differ here.
-    pub raft_addr: String,
+    /// Who reports, and what the cluster should know of it.
+    pub info: MemberInfo,
     /// Random number of this run of the daemon.
     pub run: u64,
     /// The sender's own clock when it was sent; leases count from here.
@@ -177,14 +189,19 @@ pub struct Report {
     pub tenure: Tenure,
     /// Its PostgreSQL; `None` for a witness.
     pub postgres: Option<PostgresReport>,
-    /// Which copy of the data it holds.
-    pub incarnation: Option<Incarnation>,
     /// Why this node may not be promoted at this moment, as far as it knows itself.
     pub unpromotable: Option<String>,
     /// What it is busy with (`initdb`, `basebackup 42%`), for people.
     pub activity: Option<String>,
     /// Only while the cluster has no data.
     pub offer: Option<Offer>,
+}
+
+impl Report {
+    /// Who reports.
+    pub fn member(&self) -> &MemberName {
+        &self.info.name
+    }
 }
 
 /// A report and how old it was when the digest was made.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What all members agree on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// How many commands have changed it.
     pub revision: Revision,
@@ -21,6 +21,8 @@ pub struct State {
     pub primacy: Primacy,
     /// The highest epoch ever given out.
     pub epoch: Epoch,
+    /// The timeline the database cluster was created on.
+    pub first: Option<Timeline>,
     /// The highest timeline ever reserved.
     pub reserved: Timeline,
     /// The timelines this cluster made, oldest first.
@@ -44,12 +46,16 @@ impl State {
         self.members.get(name)
     }
 
-    /// The timeline that the cluster's history ends with.
+    /// The timeline that the cluster's history ends with: the last one a primary is known to have reached.
     pub fn timeline(&self) -> Option<Timeline> {
+        self.timelines.last().map(|p| p.timeline).or(self.first)
+    }
+
+    /// Whether the holder of primacy is known to have reached the timeline it was given.
+    pub fn is_confirmed(&self) -> bool {
         match &self.primacy {
-            Primacy::Held { timeline, .. } => *timeline,
-            Primacy::Vacant { .. } => None,
+            Primacy::Vacant => false,
+            Primacy::Held { timeline, .. } => timeline.is_some() && *timeline == self.timeline(),
         }
-        .or_else(|| self.timelines.last().map(|p| p.timeline))
     }
 }

@@ -1,1 +1,12 @@
-//! Judgement: pure functions without clock or IO.
+//! Judgement: pure functions without clock or IO, tested as text.
+//!
+//! `rules::plan` decides for the cluster and runs only where the Raft leader is; `duty::duty` decides for one
+//! node and may only be stricter; `rejoin::rejoin` says how old data comes back. Whatever they need arrives as
+//! an argument, so that a test, the daemon and a simulator call the very same code.
+
+pub mod candidate;
+pub mod duty;
+pub mod lease;
+pub mod rejoin;
+pub mod rules;
+pub mod view;

@@ -1,0 +1,41 @@
+//! What a node knows of its group, for a `watch` channel that changes only when something happened.
+
+use crate::machine::Peer;
+
+/// A snapshot of the group as this node sees it. Equal values wake nobody; a heartbeat changes nothing here
+/// but `quorum_ack_age_ms`, which is refreshed in place without waking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// This node's Raft id; 0 until it is known.
+    pub id: u64,
+    /// This node is part of a group with a committed membership.
+    pub joined: bool,
+    /// This reign (the same value that `Machine::apply` gets for its entries), only while this node leads, its own first entry of this vote is applied and the
+    /// last acknowledgement of a quorum is younger than `election_max`. A new election gives a new, higher number.
+    pub lead: Option<Lead>,
+    /// The leader this node knows of.
+    pub leader: Option<Peer>,
+    /// Voters of the newest membership this node knows of.
+    pub voters: Vec<Peer>,
+    /// Raft's term.
+    pub term: u64,
+    /// Index of the newest entry of this node's log.
+    pub last_log: u64,
+    /// Index of the newest applied entry.
+    pub applied: u64,
+    /// Why this node stopped taking part for good.
+    pub fatal: Option<String>,
+    /// Leader: age of the last acknowledgement of a quorum when this value was made.
+    pub quorum_ack_age_ms: Option<u64>,
+    /// Leader: which other voters hold (nearly) the whole log.
+    pub peers_level: Vec<(u64, bool)>,
+}
+
+/// One reign of one leader: Raft's term and the leader's id (openraft allows several leaders in a term).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lead {
+    /// The term.
+    pub term: u64,
+    /// The leader's id.
+    pub node: u64,
+}

@@ -1,0 +1,1 @@
+//! Whole files in, exact words out.

@@ -1,0 +1,107 @@
+//! Who may be promoted, who is best, and why each other may not: one check and one comparison.
+//!
+//! The order is the furthest log first, then `failover_priority`, least replay lag, name: a tag never outweighs
+//! a byte that was acknowledged to somebody (Patroni's users rely on that too).
+
+use super::view::{Heard, View, reach};
+use crate::cluster::{Fitness, Lsn, MemberName, PostgresState, Role};
+use std::cmp::Reverse;
+
+/// A member that may be promoted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub name: MemberName,
+    /// How far its log reaches.
+    pub reach: Lsn,
+    /// It has followed a primary since its own start; one that has not may have been away for days.
+    pub warm: bool,
+}
+
+/// Why a member may not be promoted; `None` when it may.
+pub fn why_not(view: &View<'_>, name: &MemberName) -> Option<String> {
+    judge(view, name).err()
+}
+
+/// The members that may be promoted, best first.
+pub fn candidates(view: &View<'_>) -> Vec<Candidate> {
+    let mut found: Vec<(Candidate, i64, Lsn)> = view
+        .state
+        .members
+        .keys()
+        .filter_map(|name| judge(view, name).ok())
+        .collect();
+    found.sort_by_key(|(candidate, priority, replayed)| {
+        (
+            Reverse(candidate.reach),
+            Reverse(*priority),
+            Reverse(*replayed),
+            candidate.name.clone(),
+        )
+    });
+    found.into_iter().map(|(candidate, _, _)| candidate).collect()
+}
+
+fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), String> {
+    let member = view.state.member(name).ok_or("it is not a member")?;
+    if member.is_witness() {
+        return Err("it is a witness and holds no data".to_owned());
+    }
+    let tags = &member.info.tags;
+    if tags.nofailover || tags.failover_priority <= 0 {
+        return Err("it has the tag nofailover".to_owned());
+    }
+    if view.state.is_confirmed()
+        && view
+            .state
+            .primacy
+            .held()
+            .is_some_and(|(holder, _)| holder == name)
+    {
+        return Err("it is the primary".to_owned());
+    }
+    if let Fitness::Unfit(why) = &member.fitness {
+        return Err(why.clone());
+    }
+    let heard = view.fresh(name).ok_or("it is silent")?;
+    if heard.report.info.incarnation != member.info.incarnation {
+        return Err("its copy of the data is new".to_owned());
+    }
+    if let Some(why) = &heard.report.unpromotable {
+        return Err(why.clone());
+    }
+    standby(view, heard, tags.failover_priority)
+}
+
+fn standby(view: &View<'_>, heard: &Heard, priority: i64) -> Result<(Candidate, i64, Lsn), String> {
+    let postgres = heard.report.postgres.as_ref().ok_or("it reports no PostgreSQL")?;
+    if postgres.state != PostgresState::Running || postgres.role != Role::Replica {
+        return Err(format!(
+            "its PostgreSQL is no running standby but {}",
+            postgres.state.word()
+        ));
+    }
+    if postgres.timeline != view.state.timeline() {
+        return Err(match (postgres.timeline, view.state.timeline()) {
+            (Some(its), Some(ours)) => format!("it is on timeline {its}, the cluster is on {ours}"),
+            _ => "its timeline is not known yet".to_owned(),
+        });
+    }
+    let reached = reach(postgres).ok_or("its position is not known yet")?;
+    let limit = view.settings.maximum_lag_on_failover;
+    let behind = view
+        .primary_position()
+        .map_or(0, |position| reached.behind(position));
+    if behind > limit {
+        return Err(format!(
+            "it is {behind} bytes behind, more than maximum_lag_on_failover ({limit})"
+        ));
+    }
+    let warm = postgres.streamed_in.is_some();
+    let candidate = Candidate {
+        name: heard.report.member().clone(),
+        reach: reached,
+        warm,
+    };
+    Ok((candidate, priority, postgres.replayed.unwrap_or_default()))
+}

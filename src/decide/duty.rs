@@ -1,0 +1,189 @@
+//! What one node owes at this moment: judged from the agreed state, its own lease and its own PostgreSQL only.
+//!
+//! It may be stricter than the leader's plan, never laxer: whatever the leader thinks, a node without a lease
+//! for the epoch that the log gives it does not serve, and an epoch that was used once is never used again.
+
+use super::lease;
+use super::rejoin::{Rejoin, rejoin};
+use crate::cluster::{Epoch, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
+
+/// The data directory as far as a duty depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Not looked at yet.
+    Unknown,
+    /// Nothing there.
+    Absent,
+    /// A database cluster; where its log ends is known once it was read.
+    Present {
+        /// Its system identifier.
+        system_id: u64,
+        /// End of its log while PostgreSQL is down, end of replay while it runs as a standby.
+        end: Option<WalEnd>,
+    },
+    /// It cannot be used, for this reason, and may be replaced by a clone.
+    Broken(String),
+}
+
+/// The local PostgreSQL as far as a duty depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// No process of the data directory lives.
+    Down,
+    /// It is going down, or its leftovers are being removed.
+    Ending,
+    /// The postmaster runs; its role is known once it answers.
+    Up(Option<Role>),
+}
+
+/// What a duty is judged from, besides the agreed state.
+#[derive(Clone, Debug)]
+pub struct Local<'a> {
+    /// This node.
+    pub me: &'a MemberName,
+    /// Its data directory.
+    pub data: &'a Data,
+    /// Its PostgreSQL.
+    pub process: Process,
+    /// The highest epoch that this node ever started or promoted a primary in.
+    pub used: Epoch,
+    /// The epoch that the running postmaster is a primary of.
+    pub running: Option<Epoch>,
+    /// The epoch of the lease.
+    pub lease_epoch: Epoch,
+    /// When the lease ends.
+    pub lease_until: Moment,
+    /// The postmaster was asked to stop because the daemon stops.
+    pub leaving: bool,
+}
+
+/// What this node owes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Nothing but to wait, for this reason.
+    Rest(String),
+    /// Hold the epoch, ask for a lease, start nothing before it is there.
+    AwaitLease(Epoch),
+    /// Become a running primary in this epoch.
+    Rise {
+        /// The epoch.
+        epoch: Epoch,
+        /// How.
+        origin: Origin,
+        /// The timeline to reach.
+        timeline: Option<Timeline>,
+    },
+    /// Go on as the primary of this epoch.
+    Serve(Epoch),
+    /// Stop PostgreSQL at once: it may not be primary.
+    Fence(String),
+    /// Say that this epoch is over here, for good.
+    End(Epoch),
+    /// Run as a standby of this member.
+    Follow(MemberName),
+    /// Run as a standby without asking for more: there is no primary to follow yet.
+    Stand,
+    /// Bring the data back to a common past with this member's, then follow.
+    Rewind(MemberName, String),
+    /// Replace the data by a copy of this member's, then follow.
+    Clone(MemberName, String),
+}
+
+/// Judges.
+pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
+    if local.leaving {
+        return Duty::Rest("the daemon is stopping".to_owned());
+    }
+    match &state.primacy {
+        Primacy::Vacant => without_primacy(local),
+        Primacy::Held {
+            member,
+            epoch,
+            origin,
+            timeline,
+        } if member == local.me => own(state, local, *epoch, *origin, *timeline, now),
+        Primacy::Held { member, .. } => others(state, local, member),
+    }
+}
+
+fn without_primacy(local: &Local<'_>) -> Duty {
+    match local.process {
+        Process::Up(_) => Duty::Fence("no primary was ever agreed in this cluster".to_owned()),
+        _ => Duty::Rest("waiting for the cluster to choose who creates the database cluster".to_owned()),
+    }
+}
+
+fn own(
+    state: &State,
+    local: &Local<'_>,
+    epoch: Epoch,
+    origin: Origin,
+    timeline: Option<Timeline>,
+    now: Moment,
+) -> Duty {
+    let leased = local.lease_epoch == epoch && now < lease::stop_at(local.lease_until);
+    match (local.process, local.running) {
+        (Process::Up(_), Some(running)) if running == epoch && leased => Duty::Serve(epoch),
+        (Process::Up(_), Some(running)) if running == epoch => {
+            Duty::Fence("its lease is running out".to_owned())
+        }
+        (Process::Up(_), Some(running)) => Duty::Fence(format!("it runs in epoch {running}, not {epoch}")),
+        (Process::Up(Some(Role::Primary)), None) => Duty::Fence("it is a primary of no epoch".to_owned()),
+        (Process::Ending, _) => Duty::Rest("PostgreSQL is going down".to_owned()),
+        _ if local.used >= epoch => used_up(state, local, epoch),
+        _ if *local.data == Data::Unknown => Duty::Rest("looking at the data directory".to_owned()),
+        _ if leased => Duty::Rise {
+            epoch,
+            origin,
+            timeline,
+        },
+        _ => Duty::AwaitLease(epoch),
+    }
+}
+
+/// The epoch was used and no postmaster of it runs. A promotion that never came about leaves a good standby.
+fn used_up(state: &State, local: &Local<'_>, epoch: Epoch) -> Duty {
+    match (local.process, local.data) {
+        (Process::Down, Data::Present { end: Some(end), .. })
+            if !state.is_confirmed() && Some(end.timeline) == state.timeline() =>
+        {
+            Duty::Stand
+        }
+        (Process::Up(Some(Role::Replica) | None), _) => Duty::Stand,
+        _ => Duty::End(epoch),
+    }
+}
+
+fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
+    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+        return Duty::Fence(format!("{primary} is the primary"));
+    }
+    let Some(system_id) = state.system_id else {
+        return Duty::Rest(format!("waiting for {primary} to create the database cluster"));
+    };
+    let end = match local.data {
+        Data::Unknown => return Duty::Rest("looking at the data directory".to_owned()),
+        Data::Absent => return Duty::Clone(primary.clone(), "there is no data yet".to_owned()),
+        Data::Broken(why) => return Duty::Clone(primary.clone(), why.clone()),
+        Data::Present { system_id: found, .. } if *found != system_id => {
+            return Duty::Rest(format!(
+                "its data belongs to database cluster {found}, this is {system_id}"
+            ));
+        }
+        Data::Present { end, .. } => *end,
+    };
+    if local.process == Process::Ending {
+        return Duty::Rest("PostgreSQL is going down".to_owned());
+    }
+    match end.map(|end| rejoin(state, end)) {
+        None if local.process == Process::Down => Duty::Rest("reading where its log ends".to_owned()),
+        None | Some(Rejoin::Follow) => Duty::Follow(primary.clone()),
+        Some(Rejoin::Wait) => Duty::Stand,
+        Some(Rejoin::Rewind(why)) => Duty::Rewind(primary.clone(), why),
+        Some(Rejoin::Clone(why)) => Duty::Clone(primary.clone(), why),
+    }
+}
+
+#[cfg(test)]
+#[path = "duty_test.rs"]
+mod tests;

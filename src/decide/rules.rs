@@ -1,0 +1,463 @@
+//! The table of rules: the first row that has something to say decides; its name goes to the log and the history.
+//!
+//! Order matters and is the whole design: facts that are already true come first, then the first bootstrap,
+//! then an epoch that its holder ended, then a healthy primary, then a silent one. The dump of this table is a
+//! golden file, so that a change of rules is a diff somebody reviews.
+
+use super::candidate::{Candidate, candidates};
+use super::lease;
+use super::view::{View, follows, serves};
+use crate::cluster::{
+    Act, Epoch, Fitness, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline,
+    WalEnd,
+};
+
+/// How long a primary that could be started again waits for a standby to show that it has every byte.
+const LAST_BYTES_MS: u64 = 150;
+/// How long a standby may fail to follow a healthy primary before it loses the right to be promoted.
+pub const UNFIT_AFTER_MS: u64 = 10_000;
+/// How long the first bootstrap waits for the other voters, so that one who brings data is chosen.
+const ALL_PRESENT_MS: u64 = 3_000;
+
+/// What a rule says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing is to be done, for this reason.
+    Stand(String),
+    /// Propose this, for this reason.
+    Propose(Act, String),
+}
+
+/// One row.
+pub struct Rule {
+    /// Its name, as it stands in the log and the history.
+    pub name: &'static str,
+    /// What it says in one sentence.
+    pub says: &'static str,
+    /// Its judgement; `None` passes on to the next row.
+    pub judge: fn(&View<'_>) -> Option<Verdict>,
+}
+
+/// The rules, in order.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "register",
+        says: "A member that says something new of itself is recorded.",
+        judge: register,
+    },
+    Rule {
+        name: "settle-ttl",
+        says: "When every lease of an older, longer ttl has run out, waits shrink to the ttl in force.",
+        judge: settle_ttl,
+    },
+    Rule {
+        name: "initialized",
+        says: "The database cluster exists: its system identifier is fixed for ever.",
+        judge: initialized,
+    },
+    Rule {
+        name: "promoted",
+        says: "The new primary has reached its timeline: the fork goes to the history.",
+        judge: promoted,
+    },
+    Rule {
+        name: "bootstrap",
+        says: "Without a database cluster one member creates it, one that brings data before all others.",
+        judge: bootstrap,
+    },
+    Rule {
+        name: "has-every-byte",
+        says: "The primary ended its epoch and a standby has all it wrote: promote that one, nothing is lost.",
+        judge: has_every_byte,
+    },
+    Rule {
+        name: "restart-in-place",
+        says: "The primary ended its epoch, no standby has all it wrote, and it is there: start it again.",
+        judge: restart_in_place,
+    },
+    Rule {
+        name: "best-standby",
+        says: "The primary ended its epoch and cannot be started again: promote the best standby.",
+        judge: best_standby,
+    },
+    Rule {
+        name: "lost-right",
+        says: "A standby that has not followed a healthy primary for ten seconds may not be promoted.",
+        judge: lost_right,
+    },
+    Rule {
+        name: "regained-right",
+        says: "A standby that follows closely again may be promoted again.",
+        judge: regained_right,
+    },
+    Rule {
+        name: "healthy",
+        says: "The primary renews its lease: nothing moves.",
+        judge: healthy,
+    },
+    Rule {
+        name: "lease-running",
+        says: "The primary is silent, but a lease it was granted may still be running: wait.",
+        judge: lease_running,
+    },
+    Rule {
+        name: "await-former",
+        says: "After a cold start the former primary is awaited for primary_start_timeout.",
+        judge: await_former,
+    },
+    Rule {
+        name: "lease-over",
+        says: "Every lease of the silent primary is over: promote the best standby.",
+        judge: lease_over,
+    },
+];
+
+/// The first rule that has something to say. Total: without any, nobody may be promoted, and it says so.
+pub fn plan(view: &View<'_>) -> (&'static str, Verdict) {
+    RULES
+        .iter()
+        .find_map(|rule| (rule.judge)(view).map(|verdict| (rule.name, verdict)))
+        .unwrap_or((
+            "nobody",
+            Verdict::Stand("nobody may be promoted; see the reason of each member".to_owned()),
+        ))
+}
+
+fn stand(reason: impl Into<String>) -> Option<Verdict> {
+    Some(Verdict::Stand(reason.into()))
+}
+
+fn propose(act: Act, reason: impl Into<String>) -> Option<Verdict> {
+    Some(Verdict::Propose(act, reason.into()))
+}
+
+fn register(view: &View<'_>) -> Option<Verdict> {
+    let heard = view.heard.values().find(|heard| {
+        let info = &heard.report.info;
+        view.fresh(&info.name).is_some() && view.state.member(&info.name).is_none_or(|m| m.info != *info)
+    })?;
+    let info = heard.report.info.clone();
+    let reason = format!("{} at {}", info.name, info.raft_addr);
+    propose(Act::Register(info), reason)
+}
+
+fn settle_ttl(view: &View<'_>) -> Option<Verdict> {
+    let (ttl, wait) = (view.state.ttl_ms, view.state.wait_ttl_ms);
+    let since = view.ttl_since.max(view.lead_since);
+    (wait > ttl && view.now >= lease::move_at(since, None, wait)).then_some(())?;
+    propose(
+        Act::TtlSettled { ttl_ms: ttl },
+        format!("led for {wait} ms with the ttl at {ttl} ms"),
+    )
+}
+
+fn initialized(view: &View<'_>) -> Option<Verdict> {
+    let Primacy::Held {
+        member,
+        epoch,
+        origin: Origin::Bootstrap,
+        timeline: None,
+    } = &view.state.primacy
+    else {
+        return None;
+    };
+    let heard = view.holding()?;
+    let postgres = heard.report.postgres.as_ref()?;
+    serves(&heard.report, *epoch).then_some(())?;
+    let (system_id, timeline) = (postgres.system_id?, postgres.timeline?);
+    let reason = format!("{member} created database cluster {system_id}");
+    propose(
+        Act::Initialized {
+            member: member.clone(),
+            epoch: *epoch,
+            system_id,
+            timeline,
+        },
+        reason,
+    )
+}
+
+/// Holds also for a primary that has died since: what it wrote on its timeline was acknowledged to somebody.
+fn promoted(view: &View<'_>) -> Option<Verdict> {
+    let Primacy::Held {
+        member,
+        epoch,
+        origin: Origin::Promotion,
+        timeline: Some(reserved),
+    } = &view.state.primacy
+    else {
+        return None;
+    };
+    (!view.state.is_confirmed()).then_some(())?;
+    let report = &view.fresh(member)?.report;
+    let postgres = report.postgres.as_ref()?;
+    let fork = postgres.fork.filter(|fork| fork.timeline == *reserved)?;
+    (postgres.role != Role::Replica || postgres.state != PostgresState::Running).then_some(())?;
+    let why = view.state.events.last();
+    let promotion = Promotion {
+        timeline: fork.timeline,
+        parent: fork.parent,
+        switch: fork.switch,
+        member: member.clone(),
+        incarnation: report.info.incarnation,
+        epoch: *epoch,
+        rule: why.map(|event| event.rule.clone()).unwrap_or_default(),
+        at_ms: why.map(|event| event.at_ms).unwrap_or_default(),
+    };
+    let reason = format!("timeline {} begins at {}", fork.timeline, fork.switch);
+    propose(Act::Promoted(promotion), reason)
+}
+
+fn bootstrap(view: &View<'_>) -> Option<Verdict> {
+    view.state.system_id.is_none().then_some(())?;
+    if let Some(verdict) = bootstrap_under_way(view) {
+        return Some(verdict);
+    }
+    let offers: Vec<_> = view
+        .state
+        .members
+        .values()
+        .filter(|member| !member.info.tags.nofailover)
+        .filter_map(|member| view.fresh(&member.info.name))
+        .filter_map(|heard| {
+            heard
+                .report
+                .offer
+                .as_ref()
+                .map(|offer| (heard.report.member(), offer))
+        })
+        .collect();
+    let present = view
+        .state
+        .members
+        .keys()
+        .filter(|name| view.fresh(name).is_some())
+        .count();
+    if present < view.voters && view.now.since(view.lead_since) < ALL_PRESENT_MS {
+        return stand("waiting a moment for the other members, one may bring data");
+    }
+    let mut existing: Vec<u64> = offers.iter().filter_map(|(_, offer)| offer.existing).collect();
+    existing.dedup();
+    if existing.len() > 1 {
+        return stand(
+            "members bring data of different database clusters; move all but one data directory away",
+        );
+    }
+    let chosen = offers
+        .iter()
+        .min_by_key(|(name, offer)| (offer.existing.is_none(), (*name).clone()));
+    let Some((name, offer)) = chosen else {
+        return stand("no member can create the database cluster yet");
+    };
+    let reason = match offer.existing {
+        Some(id) => format!("{name} brings database cluster {id}"),
+        None => format!("{name} creates the database cluster"),
+    };
+    let act = Act::Bootstrap {
+        member: (*name).clone(),
+        epoch: view.state.epoch.next(),
+        config: offer.config.clone(),
+        ttl_ms: offer.ttl_ms,
+    };
+    propose(act, reason)
+}
+
+fn bootstrap_under_way(view: &View<'_>) -> Option<Verdict> {
+    let (name, _) = view.state.primacy.held()?;
+    if view.ended().is_some() {
+        return None;
+    }
+    if view.holding().is_some() {
+        return stand(format!("{name} is creating the database cluster"));
+    }
+    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    (view.now < over)
+        .then(|| Verdict::Stand(format!("{name} was creating the database cluster and is silent")))
+}
+
+fn promote(view: &View<'_>, candidate: &Candidate, reason: String) -> Option<Verdict> {
+    let act = Act::Promote {
+        member: candidate.name.clone(),
+        epoch: view.state.epoch.next(),
+        timeline: Timeline(view.state.reserved.0.saturating_add(1)),
+    };
+    propose(act, reason)
+}
+
+fn has_every_byte(view: &View<'_>) -> Option<Verdict> {
+    let (heard, end, why) = view.ended()?;
+    let end = end?;
+    view.state.is_confirmed().then_some(())?;
+    let candidate = candidates(view).into_iter().find(|c| c.reach >= end.lsn)?;
+    let reason = format!(
+        "{} ended its epoch ({why}) at {}; {} has received {}",
+        heard.report.member(),
+        end.lsn,
+        candidate.name,
+        candidate.reach
+    );
+    promote(view, &candidate, reason)
+}
+
+fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
+    let (heard, end, why) = view.ended()?;
+    view.state.is_confirmed().then_some(())?;
+    let name = heard.report.member().clone();
+    view.fresh(&name)?;
+    if heard.report.unpromotable.is_some() && !candidates(view).is_empty() {
+        return None;
+    }
+    if waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), &name) {
+        return stand(format!(
+            "{name} ended its epoch ({why}); waiting a moment for what the standbys have received"
+        ));
+    }
+    let held = end.map_or("an unknown position".to_owned(), |WalEnd { lsn, .. }| {
+        lsn.to_string()
+    });
+    let reason = format!("{name} ended its epoch ({why}) at {held}; no standby has received all of it");
+    propose(
+        Act::Restart {
+            member: name,
+            epoch: view.state.epoch.next(),
+        },
+        reason,
+    )
+}
+
+/// A standby's last bytes are on their way for a moment after the primary has died.
+fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, primary: &MemberName) -> bool {
+    let settled = ended_at.plus(LAST_BYTES_MS);
+    let latest = settled.plus(2 * view.settings.report_interval_ms);
+    let running = |name: &MemberName| {
+        view.fresh(name).filter(|heard| {
+            let postgres = heard.report.postgres.as_ref();
+            postgres.is_some_and(|p| p.role == Role::Replica && p.state == PostgresState::Running)
+        })
+    };
+    let unheard = view
+        .state
+        .members
+        .keys()
+        .any(|name| name != primary && running(name).is_some_and(|h| h.at < settled));
+    unheard && view.now < latest
+}
+
+/// Only with the holder's own word that its epoch is over; its log may end later than any standby's.
+fn best_standby(view: &View<'_>) -> Option<Verdict> {
+    let (heard, end, why) = view.ended()?;
+    let name = heard.report.member();
+    let best = candidates(view).into_iter().next()?;
+    if view.state.is_confirmed() && heard.report.unpromotable.is_none() {
+        let waited = view.now.since(view.lead_since.max(heard.at));
+        if waited < view.settings.primary_start_timeout_s * 1_000 {
+            return stand(format!(
+                "{name} ended its epoch ({why}) and is away; {} lacks what it wrote last, so it is awaited",
+                best.name
+            ));
+        }
+    }
+    let missing = end.map_or(0, |end| best.reach.behind(end.lsn));
+    promote(
+        view,
+        &best,
+        format!("{name} ended its epoch ({why}) and does not come back; {missing} bytes are lost"),
+    )
+}
+
+fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
+    let heard = view.holding()?;
+    let (_, epoch) = view.state.primacy.held()?;
+    (view.state.is_confirmed() && serves(&heard.report, epoch)).then_some(epoch)
+}
+
+fn lost_right(view: &View<'_>) -> Option<Verdict> {
+    let epoch = healthy_epoch(view)?;
+    let (holder, _) = view.state.primacy.held()?;
+    let settled = view.lead_since.max(view.held_since).plus(UNFIT_AFTER_MS);
+    (view.now >= settled).then_some(())?;
+    let member = view.state.members.values().find(|member| {
+        member.info.name != *holder
+            && !member.is_witness()
+            && member.fitness == Fitness::Fit
+            && view
+                .heard
+                .get(&member.info.name)
+                .is_none_or(|heard| view.now.since(heard.followed_at) >= UNFIT_AFTER_MS)
+    })?;
+    let why = format!("it has not followed the primary of epoch {epoch} since ten seconds or more");
+    let name = member.info.name.clone();
+    propose(
+        Act::Judge {
+            member: name.clone(),
+            fitness: Fitness::Unfit(why),
+        },
+        format!("{name} does not follow"),
+    )
+}
+
+fn regained_right(view: &View<'_>) -> Option<Verdict> {
+    let epoch = healthy_epoch(view)?;
+    let limit = view.settings.maximum_lag_on_failover;
+    let (holder, _) = view.state.primacy.held()?;
+    let member = view.state.members.values().find(|member| {
+        let follower = || {
+            view.fresh(&member.info.name)
+                .is_some_and(|heard| follows(&heard.report, epoch, view.primary_position(), limit))
+        };
+        let is_holder = member.info.name == *holder;
+        member.fitness != Fitness::Fit && (is_holder || follower())
+    })?;
+    let name = member.info.name.clone();
+    propose(
+        Act::Judge {
+            member: name.clone(),
+            fitness: Fitness::Fit,
+        },
+        format!("{name} follows closely"),
+    )
+}
+
+fn healthy(view: &View<'_>) -> Option<Verdict> {
+    let heard = view.holding()?;
+    stand(format!("{} renews its lease", heard.report.member()))
+}
+
+fn lease_running(view: &View<'_>) -> Option<Verdict> {
+    let (name, epoch) = view.state.primacy.held()?;
+    view.ended().is_none().then_some(())?;
+    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    (view.now < over).then_some(())?;
+    let left = over.since(view.now);
+    stand(format!(
+        "{name} is silent; its lease for epoch {epoch} may run for another {left} ms"
+    ))
+}
+
+fn await_former(view: &View<'_>) -> Option<Verdict> {
+    let (name, _) = view.state.primacy.held()?;
+    view.ended().is_none().then_some(())?;
+    (!candidates(view).iter().any(|candidate| candidate.warm)).then_some(())?;
+    let until = view
+        .lead_since
+        .plus(view.settings.primary_start_timeout_s * 1_000);
+    (view.now < until).then_some(())?;
+    stand(format!(
+        "{name} is away and no standby has followed it since its own start: it is awaited"
+    ))
+}
+
+fn lease_over(view: &View<'_>) -> Option<Verdict> {
+    let (name, epoch) = view.state.primacy.held()?;
+    view.ended().is_none().then_some(())?;
+    let best = candidates(view).into_iter().next()?;
+    let reason = format!(
+        "{name} is silent and every lease for epoch {epoch} is over; {} has {}",
+        best.name, best.reach
+    );
+    promote(view, &best, reason)
+}
+
+#[cfg(test)]
+#[path = "rules_test.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+//! What the leader judges by: the agreed state, the newest report of each member with its age, and since when it leads.
+
+use crate::cluster::{
+    Epoch, Lsn, MemberName, Moment, PostgresReport, PostgresState, Report, Role, Settings, State, Tenure,
+    WalEnd,
+};
+use std::collections::BTreeMap;
+
+/// A report and what the leader remembers about its sender.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The newest report.
+    pub report: Report,
+    /// When it arrived, on the leader's clock.
+    pub at: Moment,
+    /// When the sender was last seen following the current primary closely, or was given the benefit of the doubt.
+    pub followed_at: Moment,
+    /// When the sender first said that its current epoch ended.
+    pub ended_at: Option<Moment>,
+}
+
+/// Everything a verdict may depend on.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// The leader's clock.
+    pub now: Moment,
+    /// The agreed state.
+    pub state: &'a State,
+    /// Its dynamic configuration.
+    pub settings: &'a Settings,
+    /// Newest reports.
+    pub heard: &'a BTreeMap<MemberName, Heard>,
+    /// Since when this node leads by the present vote with its own first entry applied.
+    pub lead_since: Moment,
+    /// When this leader last granted a lease for the current epoch.
+    pub last_grant: Option<Moment>,
+    /// When this node learnt of the current primacy.
+    pub held_since: Moment,
+    /// When this node learnt of the ttl in force.
+    pub ttl_since: Moment,
+    /// How many voters the group has.
+    pub voters: usize,
+}
+
+impl View<'_> {
+    /// A member that has not reported for this long is taken for silent.
+    pub fn silence_ms(&self) -> u64 {
+        (3 * self.settings.report_interval_ms).max(600)
+    }
+
+    /// The newest report of a member that is not silent.
+    pub fn fresh(&self, name: &MemberName) -> Option<&Heard> {
+        self.heard
+            .get(name)
+            .filter(|heard| self.now.since(heard.at) <= self.silence_ms())
+    }
+
+    /// The holder's last words about the current epoch: its end on disk and why, if it said that the epoch is over.
+    pub fn ended(&self) -> Option<(&Heard, Option<WalEnd>, &str)> {
+        let (name, held) = self.state.primacy.held()?;
+        let heard = self.heard.get(name)?;
+        match &heard.report.tenure {
+            Tenure::Ended { epoch, end, why } if *epoch == held => Some((heard, *end, why)),
+            _ => None,
+        }
+    }
+
+    /// The holder, not silent and still in its epoch.
+    pub fn holding(&self) -> Option<&Heard> {
+        let (name, held) = self.state.primacy.held()?;
+        let heard = self.fresh(name)?;
+        matches!(heard.report.tenure, Tenure::Holding { epoch } if epoch == held).then_some(heard)
+    }
+
+    /// The furthest position the current primary is known to have written.
+    pub fn primary_position(&self) -> Option<Lsn> {
+        let (name, _) = self.state.primacy.held()?;
+        let ended = self.ended().and_then(|(_, end, _)| end).map(|end| end.lsn);
+        let sampled = self
+            .heard
+            .get(name)?
+            .report
+            .postgres
+            .as_ref()
+            .and_then(|p| p.location);
+        ended.max(sampled)
+    }
+}
+
+/// How far a standby's log reaches.
+pub fn reach(postgres: &PostgresReport) -> Option<Lsn> {
+    postgres.received.max(postgres.replayed)
+}
+
+/// Whether a report shows a primary that runs in `epoch`.
+pub fn serves(report: &Report, epoch: Epoch) -> bool {
+    matches!(report.tenure, Tenure::Holding { epoch: held } if held == epoch)
+        && report
+            .postgres
+            .as_ref()
+            .is_some_and(|p| p.state == PostgresState::Running && p.role == Role::Primary)
+}
+
+/// Whether a report shows a standby that follows the primary of `epoch` within `limit` bytes of `position`.
+pub fn follows(report: &Report, epoch: Epoch, position: Option<Lsn>, limit: u64) -> bool {
+    let Some(postgres) = &report.postgres else {
+        return false;
+    };
+    let level = match (reach(postgres), position) {
+        (Some(reached), Some(position)) => reached.behind(position) <= limit,
+        _ => false,
+    };
+    postgres.role == Role::Replica && postgres.streamed_in == Some(epoch) && level
+}

@@ -1,0 +1,214 @@
+//! What a node has heard from the members, and the one lock under which leases are granted and withheld.
+
+use crate::cluster::{
+    Act, Epoch, Grant, MemberName, Moment, Report, Seen, Settings, Standing, State, Tenure, Vote,
+};
+use crate::decide::candidate;
+use crate::decide::rules::{self, Verdict};
+use crate::decide::view::{Heard, View, follows};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// The reports and the leader's memory.
+#[derive(Default)]
+pub struct Desk {
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    heard: BTreeMap<MemberName, Heard>,
+    lead: Option<(Vote, Moment)>,
+    last_grant: Option<(Epoch, Moment)>,
+    held: (Epoch, Moment),
+    ttl: (u64, Moment),
+    withheld: Option<Epoch>,
+    standing: Standing,
+}
+
+/// A verdict with what it was reached on.
+pub struct Judgement {
+    /// The rule that fired.
+    pub rule: &'static str,
+    /// What it said.
+    pub verdict: Verdict,
+    /// The reign it was reached in.
+    pub vote: Vote,
+    /// The holder's epoch was just said to be over; the standbys' newest positions are wanted at once.
+    pub wants_news: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere aborts the process in a release build; the data behind the lock is plain.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when something was heard that may change a verdict.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Something outside changed (leadership, state): judge again.
+    pub fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    /// Notes whether this node leads, and by which vote.
+    pub fn note_lead(&self, vote: Option<Vote>, now: Moment) {
+        let mut inner = self.lock();
+        if inner.lead.map(|(vote, _)| vote) != vote {
+            inner.lead = vote.map(|vote| (vote, now));
+            inner.last_grant = None;
+            inner.withheld = None;
+            for heard in inner.heard.values_mut() {
+                heard.followed_at = heard.followed_at.max(now);
+            }
+            drop(inner);
+            self.wake();
+        }
+    }
+
+    /// Notes what was agreed, so that waits count from here.
+    pub fn note_state(&self, state: &State, now: Moment) {
+        let mut inner = self.lock();
+        if inner.held.0 != state.epoch {
+            inner.held = (state.epoch, now);
+            inner.withheld = None;
+        }
+        if inner.ttl.0 != state.ttl_ms {
+            inner.ttl = (state.ttl_ms, now);
+        }
+        inner.heard.retain(|name, heard| state.members.contains_key(name) || now.since(heard.at) < 10_000);
+        drop(inner);
+        self.wake();
+    }
+
+    /// Stores a report. Answers the peer address of another live node of the same name, whose report it keeps.
+    pub fn hear(&self, report: Report, state: &State, settings: &Settings, now: Moment) -> Option<String> {
+        let mut inner = self.lock();
+        let name = report.member().clone();
+        let old = inner.heard.get(&name);
+        if let Some(other) = old
+            && other.report.info.raft_addr != report.info.raft_addr
+            && now.since(other.at) < settings.ttl_ms.max(2_000)
+        {
+            return Some(other.report.info.raft_addr.clone());
+        }
+        if old.is_some_and(|old| old.report.run == report.run && old.report.sent_at > report.sent_at) {
+            return None;
+        }
+        let ended = matches!(report.tenure, Tenure::Ended { epoch, .. } if epoch == state.epoch);
+        let ended_at = ended.then(|| old.and_then(|old| old.ended_at).unwrap_or(now));
+        let important = old.is_none_or(|old| differs(&old.report, &report));
+        let position = state
+            .primacy
+            .held()
+            .and_then(|(holder, _)| inner.heard.get(holder))
+            .and_then(|heard| heard.report.postgres.as_ref())
+            .and_then(|postgres| postgres.location);
+        let limit = settings.maximum_lag_on_failover;
+        let followed_at = if follows(&report, state.epoch, position, limit) {
+            now
+        } else {
+            old.map_or(now, |old| old.followed_at)
+        };
+        inner.heard.insert(name, Heard { report, at: now, followed_at, ended_at });
+        drop(inner);
+        if important {
+            self.wake();
+        }
+        None
+    }
+
+    /// All newest reports with their ages.
+    pub fn digest(&self, now: Moment) -> Vec<Seen> {
+        let inner = self.lock();
+        let seen = |heard: &Heard| Seen { report: heard.report.clone(), age_ms: now.since(heard.at) };
+        inner.heard.values().map(seen).collect()
+    }
+
+    /// The newest verdict, for people.
+    pub fn standing(&self) -> Standing {
+        self.lock().standing.clone()
+    }
+
+    /// Grants a lease, if this node leads, the epoch is the agreed one and no verdict has moved on from it.
+    /// To be called only after a quorum has confirmed the leadership since the report arrived.
+    pub fn grant(&self, asker: &MemberName, epoch: Epoch, state: &State, now: Moment) -> Option<Grant> {
+        let mut inner = self.lock();
+        let (holder, held) = state.primacy.held()?;
+        let refused = inner.lead.is_none() || holder != asker || held != epoch || inner.withheld == Some(epoch);
+        let ended = inner.heard.get(asker).is_some_and(|heard| heard.ended_at.is_some());
+        if refused || ended {
+            return None;
+        }
+        inner.last_grant = Some((epoch, now));
+        Some(Grant { epoch, ttl_ms: state.ttl_ms })
+    }
+
+    /// Judges, and withholds the lease of an epoch that the verdict moves on from.
+    pub fn judge(&self, state: &State, settings: &Settings, voters: usize, now: Moment) -> Option<Judgement> {
+        let mut inner = self.lock();
+        let (vote, lead_since) = inner.lead?;
+        let view = View {
+            now,
+            state,
+            settings,
+            heard: &inner.heard,
+            lead_since,
+            last_grant: inner.last_grant.filter(|(epoch, _)| *epoch == state.epoch).map(|(_, at)| at),
+            held_since: inner.held.1,
+            ttl_since: inner.ttl.1,
+            voters,
+        };
+        let (rule, verdict) = rules::plan(&view);
+        let wants_news = view.ended().is_some_and(|(heard, ..)| heard.ended_at == Some(heard.at));
+        let reason = match &verdict {
+            Verdict::Stand(reason) | Verdict::Propose(_, reason) => reason.clone(),
+        };
+        let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
+        let candidates = state.members.keys().map(judged).collect();
+        let standing = Standing { rule: rule.to_owned(), reason, candidates };
+        if let Verdict::Propose(act, _) = &verdict
+            && moves(act)
+        {
+            inner.withheld = Some(state.epoch);
+        }
+        inner.standing = standing;
+        Some(Judgement { rule, verdict, vote, wants_news })
+    }
+
+    /// The proposal is known to have changed nothing: leases of the epoch may be granted again.
+    pub fn release(&self, epoch: Epoch) {
+        let mut inner = self.lock();
+        if inner.withheld == Some(epoch) {
+            inner.withheld = None;
+        }
+    }
+}
+
+/// Whether an act ends the present epoch.
+fn moves(act: &Act) -> bool {
+    matches!(act, Act::Bootstrap { .. } | Act::Promote { .. } | Act::Restart { .. })
+}
+
+/// Whether the leader should look at once.
+fn differs(old: &Report, new: &Report) -> bool {
+    let gist = |report: &Report| {
+        let postgres = report.postgres.as_ref();
+        (
+            report.tenure.clone(),
+            report.info.clone(),
+            report.unpromotable.clone(),
+            postgres.map(|p| (p.state, p.role, p.timeline, p.fork, p.streamed_in)),
+        )
+    };
+    gist(old) != gist(new)
+}
+
+#[cfg(test)]
+#[path = "desk_test.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! Takes what other daemons send beside the log: stores reports, and answers them where this node leads.
+
+use super::desk::Desk;
+use crate::clock;
+use crate::cluster::envelope::{self, Kind};
+use crate::cluster::{Answer, PeerMessage, PeerReply, Report, Settings, State, Tenure};
+use matriarch_raft::{Group, Inbox, Peer};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// The peers' door of this node.
+pub struct Mailroom {
+    desk: Arc<Desk>,
+    state: watch::Receiver<Arc<State>>,
+    settings: watch::Receiver<Arc<Settings>>,
+    group: OnceLock<Group>,
+    poke: watch::Sender<u64>,
+}
+
+impl Mailroom {
+    /// `poke` is raised when the leader wants a fresh report at once.
+    pub fn new(
+        desk: Arc<Desk>,
+        state: watch::Receiver<Arc<State>>,
+        settings: watch::Receiver<Arc<Settings>>,
+        poke: watch::Sender<u64>,
+    ) -> Self {
+        Self { desk, state, settings, group: OnceLock::new(), poke }
+    }
+
+    /// The group exists only after its inbox; until then nothing is answered.
+    pub fn open(&self, group: Group) {
+        let _ = self.group.set(group);
+    }
+
+    /// Stores a report and answers it. The lease is confirmed by a quorum *after* the report arrived.
+    pub async fn receive(&self, report: Report) -> PeerReply {
+        let state = self.state.borrow().clone();
+        let settings = self.settings.borrow().clone();
+        let asks = match report.tenure {
+            Tenure::Holding { epoch } => Some(epoch),
+            _ => None,
+        };
+        let (sent_at, member) = (report.sent_at, report.member().clone());
+        let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
+        let Some(group) = self.group.get() else { return PeerReply::NotLeader };
+        if group.status().borrow().lead.is_none() {
+            return PeerReply::NotLeader;
+        }
+        let mut grant = None;
+        if let (Some(epoch), None) = (asks, &duplicate_of) {
+            if group.confirm().await.is_err() {
+                return PeerReply::NotLeader;
+            }
+            let state = self.state.borrow().clone();
+            grant = self.desk.grant(&member, epoch, &state, clock::now());
+        }
+        let revision = self.state.borrow().revision;
+        let digest = self.desk.digest(clock::now());
+        PeerReply::Answer(Answer { sent_at, revision, grant, duplicate_of, standing: self.desk.standing(), digest })
+    }
+}
+
+impl Inbox for Mailroom {
+    fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+        Box::pin(async move {
+            let reply = match envelope::open(Kind::Message, &message) {
+                // The sender speaks for itself only: the name was proven when the connection was made.
+                Ok(PeerMessage::Report(report)) if report.member().as_str() == from.name => {
+                    self.receive(report).await
+                }
+                Ok(PeerMessage::Report(report)) => {
+                    tracing::warn!(peer = %from.name, "refused a report in the name of {}", report.member());
+                    PeerReply::NotLeader
+                }
+                Ok(PeerMessage::Poke) => {
+                    self.poke.send_modify(|count| *count = count.wrapping_add(1));
+                    PeerReply::Heard
+                }
+                Err(why) => {
+                    tracing::warn!(peer = %from.name, "refused a message: {why}");
+                    PeerReply::NotLeader
+                }
+            };
+            envelope::seal(Kind::Reply, &reply)
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
+
+use super::desk::{Desk, Judgement};
+use crate::clock;
+use crate::cluster::envelope::{self, Kind};
+use crate::cluster::{Command, MemberName, Moment, Outcome, PeerMessage, Settings, State, Vote};
+use crate::decide::rules::Verdict;
+use matriarch_raft::Group;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often the view is judged although nothing was heard: silence is news too.
+const TICK: Duration = Duration::from_millis(50);
+/// A poke that takes longer is of no use any more.
+const POKE_DEADLINE: Duration = Duration::from_millis(300);
+/// How long a leader on the primary's node waits between attempts to hand over.
+const HAND_OVER_EVERY_MS: u64 = 5_000;
+
+/// Runs until the group is closed. Does nothing while another node leads.
+pub async fn run(
+    me: MemberName,
+    group: Group,
+    desk: Arc<Desk>,
+    state: watch::Receiver<Arc<State>>,
+    settings: watch::Receiver<Arc<Settings>>,
+) {
+    let status = group.status();
+    let mut last_line = String::new();
+    let mut handed_over = Moment(0);
+    loop {
+        // Timing out is the normal case: the tick.
+        let _ = tokio::time::timeout(TICK, desk.news()).await;
+        let vote = status.borrow().lead.map(|lead| Vote { term: lead.term, node: lead.node });
+        desk.note_lead(vote, clock::now());
+        let now = state.borrow().clone();
+        let rules = settings.borrow().clone();
+        let voters = status.borrow().voters.len();
+        let Some(judgement) = desk.judge(&now, &rules, voters, clock::now()) else { continue };
+        say(&judgement, &mut last_line);
+        if judgement.wants_news {
+            poke(&group);
+        }
+        match judgement.verdict {
+            Verdict::Propose(act, reason) => {
+                let command = Command {
+                    expected: Some(now.revision),
+                    vote: judgement.vote,
+                    rule: judgement.rule.to_owned(),
+                    reason,
+                    at_ms: clock::wall_ms(),
+                    act,
+                };
+                propose(&group, &desk, &now, &command).await;
+                desk.wake();
+            }
+            Verdict::Stand(_) => {
+                let at = clock::now();
+                if judgement.rule == "healthy" && at.since(handed_over) > HAND_OVER_EVERY_MS {
+                    handed_over = step_aside(&me, &group, &now, at, handed_over).await;
+                }
+            }
+        }
+    }
+}
+
+fn say(judgement: &Judgement, last_line: &mut String) {
+    let line = match &judgement.verdict {
+        Verdict::Propose(_, reason) => {
+            tracing::info!(rule = judgement.rule, "{reason}");
+            return;
+        }
+        // The countdown of a lease changes with every look; its rule does not.
+        Verdict::Stand(reason) if judgement.rule != "lease-running" => format!("{}: {reason}", judgement.rule),
+        Verdict::Stand(_) => judgement.rule.to_owned(),
+    };
+    if line != *last_line {
+        tracing::info!("standing: {line}");
+        *last_line = line;
+    }
+}
+
+async fn propose(group: &Group, desk: &Desk, state: &State, command: &Command) {
+    match group.propose(envelope::seal(Kind::Command, command)).await {
+        Ok(bytes) => match envelope::open::<Outcome>(Kind::Outcome, &bytes) {
+            Ok(Outcome::Applied(_)) => {}
+            Ok(outcome) => {
+                tracing::info!(rule = %command.rule, "not carried out: {outcome:?}");
+                desk.release(state.epoch);
+                // The state that refused it has been applied here by now; look at it, do not spin.
+                tokio::time::sleep(TICK).await;
+            }
+            Err(why) => tracing::error!(rule = %command.rule, "the answer to a proposal is unreadable: {why}"),
+        },
+        // It may still be committed: the lease stays withheld until the epoch has changed or another reign begins.
+        Err(why) => tracing::warn!(rule = %command.rule, "proposal: {why}"),
+    }
+}
+
+/// Asks every other member for a fresh report; nobody waits for the answers.
+fn poke(group: &Group) {
+    let me = group.id();
+    let peers: Vec<u64> = group.status().borrow().voters.iter().map(|peer| peer.id).filter(|id| *id != me).collect();
+    for peer in peers {
+        let group = group.clone();
+        tokio::spawn(async move {
+            let _ = group.ask(peer, envelope::seal(Kind::Message, &PeerMessage::Poke), POKE_DEADLINE).await;
+        });
+    }
+}
+
+/// A node that dies as Raft leader and primary costs an election more, so the two are kept apart.
+async fn step_aside(me: &MemberName, group: &Group, state: &State, now: Moment, last: Moment) -> Moment {
+    if state.primacy.held().is_none_or(|(holder, _)| holder != me) {
+        return last;
+    }
+    let status = group.status().borrow().clone();
+    let level = status.peers_level.iter().find(|(id, level)| *level && *id != status.id);
+    let Some((to, _)) = level else { return last };
+    if group.hand_over(*to).await.is_ok() {
+        tracing::info!(to, "handed Raft's lead to another node, because this one has the primary");
+    }
+    now
+}
