@@ -41,7 +41,7 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
     if let Some(postgres) = &facts.report.postgres {
         add_pending_restart(&mut doc, postgres);
     }
-    add_identity(&mut doc, &facts.scope, &facts.me);
+    add_identity(&mut doc, &facts.scope, facts.me.as_str());
     doc.insert(
         "matriarch".into(),
         json!({
@@ -55,7 +55,7 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
 }
 
 /// What is said before there is anything to say.
-pub fn starting_document(scope: &str, name: &MemberName) -> String {
+pub fn starting_document(scope: &str, name: &str) -> String {
     let mut doc = Map::new();
     doc.insert("state".into(), PostgresState::Starting.word().into());
     doc.insert("role".into(), Role::Uninitialized.word().into());
@@ -65,8 +65,8 @@ pub fn starting_document(scope: &str, name: &MemberName) -> String {
     dumps(&doc)
 }
 
-fn add_identity(doc: &mut Map<String, Value>, scope: &str, name: &MemberName) {
-    let identity = json!({"version": CONTRACT, "scope": scope, "name": name.as_str()});
+fn add_identity(doc: &mut Map<String, Value>, scope: &str, name: &str) {
+    let identity = json!({"version": CONTRACT, "scope": scope, "name": name});
     doc.insert("patroni".into(), identity);
 }
 

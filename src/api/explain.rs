@@ -6,7 +6,6 @@
 //! scope, name, system_id            names; system_id is a string or null
 //! epoch, revision                   numbers of the replicated state applied here
 //! primary                           {name, origin, timeline} or null
-//! last_primary                      {name, epoch}: holder or last holder, or null
 //! lease                             {held, remaining_ms, gate_open} of the answering node
 //! ttl_ms, wait_ttl_ms               lease length; the longest lease that may still run
 //! leader_contact_ms                 since the Raft leader last answered this node
@@ -31,7 +30,6 @@ const EVENTS: usize = 20;
 pub fn explain_document(facts: &Facts, now: Moment) -> String {
     let (state, raft, view) = (&facts.state, &facts.raft, View { facts, now });
     let held = facts.has_lease(now);
-    let last = state.primacy.holder_or_last();
     let members: Vec<Value> = state
         .members
         .iter()
@@ -45,7 +43,6 @@ pub fn explain_document(facts: &Facts, now: Moment) -> String {
         "epoch": state.epoch.0,
         "revision": state.revision.0,
         "primary": primary(&state.primacy),
-        "last_primary": last.map(|(name, epoch)| json!({"name": name.as_str(), "epoch": epoch.0})),
         "lease": {
             "held": held,
             "remaining_ms": if held { facts.lease.until.since(now) } else { 0 },

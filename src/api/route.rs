@@ -8,7 +8,7 @@ use super::health::{health, liveness, readiness};
 use super::metrics::metrics_text;
 use super::query::Query;
 use super::wire::Reply;
-use crate::cluster::{Facts, MemberName, Moment};
+use crate::cluster::{Facts, Moment};
 use axum::http::{Method, StatusCode};
 
 /// What is asked.
@@ -29,7 +29,7 @@ pub struct Identity {
     /// The cluster's name.
     pub scope: String,
     /// The node's name.
-    pub name: MemberName,
+    pub name: String,
 }
 
 type Handler = fn(&Ask<'_>, &Facts) -> Reply;

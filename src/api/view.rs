@@ -1,6 +1,6 @@
 //! Questions that several documents ask of the facts.
 
-use crate::cluster::{Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Tags};
+use crate::cluster::{Epoch, Tenure, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Tags};
 
 /// A member that sends no report for this long, or one ttl if that is longer, is not listed any more.
 const LISTED_MS: u64 = 3_000;
@@ -25,7 +25,7 @@ impl<'a> View<'a> {
             .facts
             .members
             .iter()
-            .find(|seen| seen.report.member == *name)?;
+            .find(|seen| *seen.report.member() == *name)?;
         Some((&seen.report, seen.age_ms.saturating_add(since_digest)))
     }
 
@@ -37,9 +37,9 @@ impl<'a> View<'a> {
             .map(|(report, _)| report)
     }
 
-    /// Where the current or the last holder of primacy was writing when it was last heard of.
+    /// Where the holder of primacy was writing when it was last heard of.
     pub(super) fn primary_location(&self) -> Option<Lsn> {
-        let (holder, _) = self.facts.state.primacy.holder_or_last()?;
+        let (holder, _) = self.facts.state.primacy.held()?;
         self.report(holder)?.0.postgres.as_ref()?.location
     }
 
@@ -51,9 +51,15 @@ impl<'a> View<'a> {
             .map(|member| &member.info.tags)
     }
 
-    /// Nobody may be relied upon to be primary: vacant, or too old a picture to say.
+    /// Nobody may be relied upon to be primary: no holder yet, a silent one, one that says it has ended, or too
+    /// old a picture to say.
     pub(super) fn is_unlocked(&self) -> bool {
-        self.facts.state.primacy.held().is_none() || !self.facts.is_fresh(self.now)
+        let holds = |(name, epoch): (&MemberName, Epoch)| {
+            self.fresh_report(name).is_some_and(
+                |report| !matches!(&report.tenure, Tenure::Ended { epoch: ended, .. } if *ended == epoch),
+            )
+        };
+        !self.facts.is_fresh(self.now) || !self.facts.state.primacy.held().is_some_and(holds)
     }
 
     /// Whether the local PostgreSQL runs with this role.

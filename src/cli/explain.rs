@@ -18,7 +18,7 @@ const SHORT_TTL_MS: u64 = 2_000;
 
 /// Say which rule holds now, and who may be promoted.
 #[derive(Args, Debug)]
-pub(super) struct Explain {
+pub struct Explain {
     /// Show the document instead
     #[arg(long)]
     json: bool,
@@ -120,15 +120,7 @@ impl Explanation<'_> {
     fn primary(&self) -> String {
         let here = self.here;
         let Some(primary) = here.get("primary").filter(|primary| primary.is_object()) else {
-            let none = self.style.warning("none");
-            return match here.get("last_primary").filter(|last| last.is_object()) {
-                Some(last) => format!(
-                    "{none}; {} was it last, in epoch {}",
-                    text(last, "name"),
-                    number(last, "epoch")
-                ),
-                None => format!("{none} yet"),
-            };
+            return self.style.warning("none yet");
         };
         let how = match text(primary, "origin") {
             "promotion" => "by promotion",

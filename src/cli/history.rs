@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Show the timelines that ended, and why.
 #[derive(Args, Debug)]
-pub(super) struct History {
+pub struct History {
     /// Name of the cluster
     cluster: Option<String>,
     /// How to show it

@@ -21,7 +21,7 @@ const LONGEST_REASON: usize = 50;
 
 /// Show the members of the cluster.
 #[derive(Args, Debug)]
-pub(super) struct List {
+pub struct List {
     /// Names of clusters; the one that answers when left out
     cluster: Vec<String>,
     /// Show every column, and witnesses too
