@@ -174,7 +174,7 @@ impl Herd {
     /// The node where the Raft group is led, as any node says.
     pub async fn raft_leader(&self) -> Option<usize> {
         for node in &self.nodes {
-            if let Some(leader) = node.patroni("/matriarch/raft_leader").await {
+            if let Some(leader) = node.explain("/raft/leader").await {
                 return self.nodes.iter().position(|other| other.name == leader);
             }
         }

@@ -211,8 +211,17 @@ impl Node {
 
     /// A value of `GET /patroni` by JSON pointer, as text.
     pub async fn patroni(&self, pointer: &str) -> Option<String> {
-        let status = self.get_json("/patroni").await?;
-        match status.pointer(pointer)? {
+        self.value("/patroni", pointer).await
+    }
+
+    /// A value of `GET /explain` by JSON pointer, as text.
+    pub async fn explain(&self, pointer: &str) -> Option<String> {
+        self.value("/explain", pointer).await
+    }
+
+    async fn value(&self, path: &str, pointer: &str) -> Option<String> {
+        match self.get_json(path).await?.pointer(pointer)? {
+            Value::Null => None,
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
         }
@@ -266,6 +275,11 @@ impl Node {
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What the daemon has logged since the log was this long.
+    pub fn log_since(&self, length: usize) -> String {
+        self.log().get(length..).unwrap_or_default().to_owned()
     }
 
     /// The end of its log.

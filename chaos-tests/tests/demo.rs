@@ -9,7 +9,7 @@
 
 use matriarch_chaos::addresses::Addresses;
 use matriarch_chaos::node::matriarch_binary;
-use matriarch_chaos::processes;
+use matriarch_chaos::{processes, rest};
 use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+
+/// REST port of the demo's first node.
+const FIRST_REST: u16 = 8008;
 
 /// A running demo whose plain lines are read. Dropping it ends what is left, also when the test fails.
 struct Demo {
@@ -85,6 +88,34 @@ fn victim(line: &str) -> i32 {
         .unwrap_or_else(|| panic!("no pid in {line:?}"))
 }
 
+/// Waits until one node is primary and both others stream; says which one it is.
+async fn whole(ip: Ipv4Addr) -> u16 {
+    let look = async || {
+        let (mut primary, mut streaming) = (None, 0);
+        for node in 0..3 {
+            if matches!(rest::get(ip, FIRST_REST + node, "/primary").await, Some((200, _))) {
+                primary = Some(node);
+            }
+            let status = rest::get(ip, FIRST_REST + node, "/patroni").await;
+            streaming += usize::from(
+                status.is_some_and(|(_, body)| body.contains("\"replication_state\": \"streaming\"")),
+            );
+        }
+        primary.filter(|_| streaming == 2)
+    };
+    let wait = async {
+        loop {
+            if let Some(primary) = look().await {
+                return primary;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("the demo's nodes are whole again")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_forms_heals_and_leaves_nothing_behind() {
     let addresses = Addresses::take(1);
@@ -98,8 +129,14 @@ async fn the_demo_forms_heals_and_leaves_nothing_behind() {
     processes::kill_now(victim(&kill));
     demo.line("writes had stopped for", 30).await;
 
-    let kill = demo.line("# its daemon", 60).await;
-    processes::kill_now(victim(&kill));
+    let primary = whole(addresses.ip(0)).await;
+    let is_daemon = |process: &processes::Process| process.args.get(1).is_some_and(|word| word == "run");
+    let node = dir.join(format!("node{}", primary + 1));
+    let daemon = processes::of(&node)
+        .into_iter()
+        .find(is_daemon)
+        .expect("the primary has a daemon");
+    processes::kill_now(daemon.pid);
     demo.line("is started again", 30).await;
     demo.line("writes had stopped for", 60).await;
 

@@ -18,6 +18,7 @@ mod ground;
 mod pulse;
 mod screen;
 
+use super::{CliError, block_on};
 use crate::clock;
 use crate::cluster::Moment;
 use clap::Args;
@@ -35,12 +36,18 @@ const TICK: Duration = Duration::from_millis(250);
 /// Three empty nodes that are not whole after this time will not become so.
 const FORMING_DEADLINE_MS: u64 = 120_000;
 
-/// Options of `matriarch demo`.
-#[derive(Args, Clone, Debug)]
-pub struct Arguments {
-    /// Loopback address on which the three nodes listen.
+/// Start three nodes on this machine and watch them heal
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Loopback address on which the three nodes listen
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
-    pub address: Ipv4Addr,
+    address: Ipv4Addr,
+}
+
+impl Demo {
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        block_on(async { Ok(run(self.address).await?) })
+    }
 }
 
 /// Why there was no demo; each is a sentence for the person who typed it.
@@ -55,9 +62,9 @@ pub enum DemoError {
 }
 
 /// Runs the demo until a person ends it.
-pub async fn run(arguments: &Arguments) -> Result<(), DemoError> {
+async fn run(address: Ipv4Addr) -> Result<(), DemoError> {
     let mut ends = Ends::listen()?;
-    let ground = Ground::lay(arguments.address)?;
+    let ground = Ground::lay(address)?;
     let outcome = match Crew::start(&ground) {
         Ok(mut crew) => {
             let outcome = show(&ground, &mut crew, &mut ends).await;
@@ -94,14 +101,14 @@ async fn show(ground: &Ground, crew: &mut Crew, ends: &mut Ends) -> Result<(), D
         for event in crew.tend(has_formed)? {
             screen.event(event);
         }
-        let members = ask::members(ground).await;
-        if !has_formed && ask::is_whole(&members) {
+        let sight = ask::look(ground).await;
+        if !has_formed && sight.is_whole() {
             has_formed = true;
             screen.introduce(ground);
         }
         if has_formed {
             screen.draw(&Scene {
-                members: &members,
+                sight: &sight,
                 crew,
                 pulse: pulse.beat(),
             });

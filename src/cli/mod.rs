@@ -15,6 +15,7 @@
 //! arguments make no sense. A reader that goes away (`| head`) is no error.
 
 mod client;
+mod demo;
 mod explain;
 mod history;
 mod list;
@@ -50,6 +51,8 @@ pub enum Command {
     List(list::List),
     /// Show the timelines that ended, and why
     History(history::History),
+    /// Start three nodes on this machine and watch them heal
+    Demo(demo::Demo),
     /// Say which rule holds now, and who may be promoted
     Explain(explain::Explain),
 }
@@ -59,6 +62,7 @@ impl Command {
         match self {
             Self::List(command) => command.execute(target),
             Self::History(command) => command.execute(target),
+            Self::Demo(command) => command.execute(),
             Self::Explain(command) => command.execute(target),
         }
     }

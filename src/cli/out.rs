@@ -1,5 +1,6 @@
 //! Standard output and standard error: what is printed, when it is coloured, how an error reads.
 
+use super::demo::DemoError;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// Why a command did not do what was asked.
@@ -28,6 +29,9 @@ pub enum CliError {
         /// What was expected.
         what: &'static str,
     },
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),

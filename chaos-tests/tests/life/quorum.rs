@@ -70,7 +70,7 @@ async fn the_raft_leader_dies_beside_a_replica_and_postgresql_notices_nothing() 
     herd.nodes[leader].kill_daemon();
     herd.until("another Raft leader", FAILOVER_S, async || {
         herd.nodes[primary]
-            .patroni("/matriarch/raft_leader")
+            .explain("/raft/leader")
             .await
             .is_some_and(|name| name != herd.nodes[leader].name)
     })
@@ -86,12 +86,11 @@ async fn the_raft_leader_dies_beside_a_replica_and_postgresql_notices_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_node_that_is_primary_and_raft_leader_dies_and_another_takes_over() {
+async fn the_primary_and_the_raft_leader_die_together_and_another_takes_over() {
     let mut herd = Herd::three().await;
     let primary = herd.await_primary(20, |_| true).await;
     let crowd = Crowd::gather(&herd).await;
-    // Raft moves its leader away from the primary: freeze both others for a moment so that it has nowhere to go but
-    // here is not forced; whichever node leads, killing the primary and the leader's daemon together is the worst case.
+    // Raft's lead is moved away from the primary, so both at once is made: the primary's node and the leader's daemon.
     let leader = herd.raft_leader().await.expect("there is a Raft leader");
     herd.nodes[primary].kill_whole();
     if leader != primary {

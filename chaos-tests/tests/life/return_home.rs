@@ -3,6 +3,11 @@
 use crate::{Crowd, FAILOVER_S, RETURN_S};
 use matriarch_chaos::{Herd, Writer, plain, writer};
 
+/// What the daemon says when it rewinds its data.
+const REWOUND: &str = "rewinding:";
+/// What it says when it takes a new copy.
+const COPIED: &str = "copying the data";
+
 /// Kills the primary's node after rows that no standby has, and waits for its successor. Returns both.
 async fn diverge(herd: &mut Herd) -> (usize, usize) {
     let old = herd.await_whole(RETURN_S).await;
@@ -41,6 +46,7 @@ async fn ghosts(herd: &Herd, node: usize) -> String {
 async fn the_old_primary_returns_with_rows_nobody_has_and_is_rewound() {
     let mut herd = Herd::three().await;
     let (old, new) = diverge(&mut herd).await;
+    let logged = herd.nodes[old].log().len();
     herd.nodes[old].start();
     herd.await_streaming(old, RETURN_S).await;
     assert_eq!(
@@ -48,9 +54,11 @@ async fn the_old_primary_returns_with_rows_nobody_has_and_is_rewound() {
         "0",
         "rows of the dead timeline are still there"
     );
+    let said = herd.nodes[old].log_since(logged);
+    assert!(said.contains(REWOUND), "it came back without pg_rewind:\n{said}");
     assert!(
-        herd.nodes[old].log().contains("pg_rewind"),
-        "it came back without pg_rewind"
+        !said.contains(COPIED),
+        "it was copied although a rewind is enough:\n{said}"
     );
     assert_eq!(
         herd.await_whole(RETURN_S).await,
@@ -92,6 +100,7 @@ async fn a_node_promoted_by_hand_on_a_timeline_nobody_agreed_on_is_copied_anew()
         ],
     );
     plain::stop(&data_dir);
+    let logged = herd.nodes[old].log().len();
     herd.nodes[old].start();
     herd.await_streaming(old, RETURN_S).await;
     let foreign = herd.nodes[old]
@@ -102,10 +111,8 @@ async fn a_node_promoted_by_hand_on_a_timeline_nobody_agreed_on_is_copied_anew()
         foreign, "0",
         "rows of a timeline nobody agreed on are still there"
     );
-    assert!(
-        herd.nodes[old].log().contains("basebackup"),
-        "it came back without a new copy"
-    );
+    let said = herd.nodes[old].log_since(logged);
+    assert!(said.contains(COPIED), "it came back without a new copy:\n{said}");
     assert_eq!(herd.await_whole(RETURN_S).await, new);
 }
 
@@ -146,7 +153,7 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
     writer::prepare(&herd).await;
     let client = Writer::start(&herd);
     let id = herd.nodes[wiped]
-        .patroni("/matriarch/raft_id")
+        .explain("/raft/id")
         .await
         .expect("a Raft id is shown");
     herd.nodes[wiped].kill_whole();
@@ -154,7 +161,7 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
     herd.nodes[wiped].start();
     herd.await_streaming(wiped, RETURN_S).await;
     let new_id = herd.nodes[wiped]
-        .patroni("/matriarch/raft_id")
+        .explain("/raft/id")
         .await
         .expect("a Raft id is shown");
     assert_ne!(
@@ -175,6 +182,6 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
 
 /// Number of Raft voters as a node knows them.
 async fn voters(herd: &Herd, node: usize) -> Option<usize> {
-    let status = herd.nodes[node].get_json("/patroni").await?;
-    Some(status.pointer("/matriarch/raft_voters")?.as_array()?.len())
+    let known = herd.nodes[node].get_json("/explain").await?;
+    Some(known.pointer("/raft/voters")?.as_array()?.len())
 }

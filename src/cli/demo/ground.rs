@@ -20,12 +20,16 @@ pub(super) struct Place {
     pub(super) name: String,
     pub(super) address: Ipv4Addr,
     pub(super) dir: PathBuf,
-    pub(super) rest: u16,
+    rest: u16,
     pub(super) postgres: u16,
     peer: u16,
 }
 
 impl Place {
+    pub(super) fn url(&self) -> String {
+        format!("http://{}:{}", self.address, self.rest)
+    }
+
     pub(super) fn node_file(&self) -> PathBuf {
         self.dir.join("node.yml")
     }

@@ -1,9 +1,11 @@
 //! What the person sees: instructions once, then a block rewritten in place, or plain lines without a terminal.
 
-use super::ask::Member;
-use super::crew::{Crew, Pids};
-use super::ground::{Ground, PASSWORD};
+use super::ask::{Member, Sight};
+use super::crew::{Crew, Hand, Pids};
+use super::ground::{Ground, PASSWORD, Place};
 use super::pulse::Beat;
+use crate::cli::list::Members;
+use crate::cli::sheet::Format;
 use crate::clock;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,11 +13,13 @@ use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 
 /// Events that stay in view.
-const EVENTS: usize = 6;
+const EVENTS: usize = 5;
+/// A border, the heading, a border, three members, a border.
+const TABLE_LINES: usize = 7;
 
 /// What one drawing shows.
 pub(super) struct Scene<'a> {
-    pub(super) members: &'a [Member],
+    pub(super) sight: &'a Sight,
     pub(super) crew: &'a Crew,
     pub(super) pulse: Beat,
 }
@@ -51,11 +55,7 @@ impl Screen {
             .collect();
         let exe = std::env::current_exe()
             .map_or_else(|_| "matriarch".to_owned(), |path| path.display().to_string());
-        let rest = ground
-            .places
-            .first()
-            .map(|place| format!("http://{}:{}", place.address, place.rest));
-        let rest = rest.unwrap_or_default();
+        let rest = ground.places.first().map(Place::url).unwrap_or_default();
         say(&format!(
             "
 Three nodes stream. A client commits a row every few milliseconds into table demo.
@@ -103,10 +103,10 @@ Ctrl-C stops everything and removes {}.
             self.rewrite(lines);
             return;
         }
-        let primary = primary_pids(scene);
-        if primary.is_whole() && primary != self.suggested {
+        let (primary, replica) = victims(scene);
+        if primary.is_whole() && replica.is_whole() && primary != self.suggested {
             self.suggested = primary;
-            suggestions(primary).iter().for_each(|line| say(line));
+            suggestions(primary, replica).iter().for_each(|line| say(line));
         }
     }
 
@@ -122,10 +122,11 @@ Ctrl-C stops everything and removes {}.
             ));
         }
         // While nobody answers, the last table stays the one to compare with.
-        if scene.members.is_empty() {
+        if scene.sight.members.is_empty() {
             return;
         }
         let changes: Vec<String> = scene
+            .sight
             .members
             .iter()
             .filter(|member| !self.table.iter().any(|before| is_same(before, member)))
@@ -136,38 +137,23 @@ Ctrl-C stops everything and removes {}.
                 )
             })
             .collect();
-        self.table = scene.members.to_vec();
+        self.table = scene.sight.members.to_vec();
         changes.into_iter().for_each(|change| self.event(change));
     }
 
     fn block(&self, scene: &Scene<'_>) -> Vec<String> {
-        let row = |cells: [&str; 7]| {
-            let [name, host, role, state, timeline, lag, pids] = cells;
-            format!("  {name:<7}{host:<16}{role:<9}{state:<17}{timeline:>3}{lag:>9}  {pids}")
+        let table = Members {
+            name: "demo",
+            cluster: &scene.sight.cluster,
+            witnesses: &[],
         };
-        let mut lines = vec![row([
-            "Member",
-            "Host",
-            "Role",
-            "State",
-            "TL",
-            "Lag",
-            "daemon, guard, postmaster",
-        ])];
-        for hand in &scene.crew.hands {
-            let pids = hand.pids();
-            let shown = [pids.daemon, pids.guard, pids.postmaster]
-                .map(pid_or_dash)
-                .join(" ");
-            lines.push(
-                match scene.members.iter().find(|member| member.name == hand.name) {
-                    Some(m) => row([&m.name, &m.host, &m.role, &m.state, &m.timeline, &m.lag, &shown]),
-                    None => row([&hand.name, "", "", "unknown", "", "", &shown]),
-                },
-            );
-        }
+        let text = table.render(None, false, Format::Pretty);
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // The block keeps its height while the table is shorter.
+        lines.resize(lines.len().max(TABLE_LINES), String::new());
         lines.push(String::new());
-        lines.extend(suggestions(primary_pids(scene)));
+        let (primary, replica) = victims(scene);
+        lines.extend(suggestions(primary, replica));
         lines.push(String::new());
         lines.push(pulse_line(&scene.pulse));
         lines.push(String::new());
@@ -210,14 +196,18 @@ pub(super) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn primary_pids(scene: &Scene<'_>) -> Pids {
-    let primary = scene.members.iter().find(|member| member.is_primary());
-    let hand = scene
-        .crew
-        .hands
-        .iter()
-        .find(|hand| primary.is_some_and(|member| member.name == hand.name));
-    hand.map(super::crew::Hand::pids).unwrap_or_default()
+/// The pids of the primary and of one replica.
+fn victims(scene: &Scene<'_>) -> (Pids, Pids) {
+    let of = |is_wanted: fn(&Member) -> bool| {
+        let member = scene.sight.members.iter().find(|member| is_wanted(member));
+        let hand = scene
+            .crew
+            .hands
+            .iter()
+            .find(|hand| member.is_some_and(|member| member.name == hand.name));
+        hand.map(Hand::pids).unwrap_or_default()
+    };
+    (of(Member::is_primary), of(|member| !member.is_primary()))
 }
 
 /// For people; nothing compares it.
@@ -233,23 +223,31 @@ fn is_same(before: &Member, now: &Member) -> bool {
         == (&now.name, &now.role, &now.state, &now.timeline)
 }
 
-/// Lines to copy, for the present primary.
-fn suggestions(primary: Pids) -> Vec<String> {
-    let (Some(daemon), Some(guard), Some(postmaster)) = (primary.daemon, primary.guard, primary.postmaster)
-    else {
-        return ["  no primary at this moment", "", "", ""]
-            .map(str::to_owned)
-            .to_vec();
+/// Lines to copy, for the present primary and one replica.
+fn suggestions(primary: Pids, replica: Pids) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut suggest = |what: &str, pids: &[Option<i32>], why: &str| {
+        let known: Option<Vec<String>> = pids.iter().map(|pid| pid.map(|pid| pid.to_string())).collect();
+        lines.push(match known {
+            Some(pids) => format!("  {:<34} # {why}", format!("{what} {}", pids.join(" "))),
+            None => format!("  {:<34} # {why}: not all of it runs now", ""),
+        });
     };
-    vec![
-        format!("  kill -9 {postmaster:<24} # the primary's PostgreSQL"),
-        format!("  kill -9 {daemon:<24} # its daemon"),
-        format!(
-            "  kill -9 {:<24} # its whole node",
-            format!("{daemon} {guard} {postmaster}")
-        ),
-        format!("  kill -STOP {daemon:<21} # its daemon hangs (kill -CONT {daemon} wakes it)"),
-    ]
+    let Pids {
+        daemon,
+        guard,
+        postmaster,
+    } = primary;
+    suggest("kill -9", &[postmaster], "the primary's PostgreSQL");
+    suggest("kill -9", &[daemon], "its daemon");
+    suggest("kill -9", &[daemon, guard, postmaster], "its whole node");
+    suggest("kill -STOP", &[daemon], "its daemon hangs; kill -CONT wakes it");
+    suggest(
+        "kill -9",
+        &[replica.daemon, replica.guard, replica.postmaster],
+        "a replica's whole node",
+    );
+    lines
 }
 
 fn pulse_line(beat: &Beat) -> String {
@@ -277,8 +275,4 @@ fn pulse_line(beat: &Beat) -> String {
 
 fn seconds(ms: u64) -> String {
     format!("{}.{:02}", ms / 1000, ms % 1000 / 10)
-}
-
-fn pid_or_dash(pid: Option<i32>) -> String {
-    pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())
 }
