@@ -37,6 +37,8 @@ mod postgresql;
 mod problem;
 mod raft;
 mod reader;
+#[cfg(test)]
+mod reference;
 mod relations;
 mod secret;
 mod settings;

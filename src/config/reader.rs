@@ -219,7 +219,7 @@ impl Reader {
     pub(crate) fn words(&mut self, path: &str) -> Vec<String> {
         let lines = self.lines(path).unwrap_or_default();
         let split = lines.iter().flat_map(|line| line.split(','));
-        let words = split.map(|word| word.trim().trim_matches(['\'', '"', '[', ']']).trim());
+        let words = split.map(|word| word.trim().trim_matches(['\'', '"']).trim());
         words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 

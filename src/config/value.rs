@@ -121,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Lays another value over this one: mappings key by key, anything else as a whole.
+    /// Lays another value over this one: mappings key by key, anything else as a whole; null removes.
     pub(crate) fn overlay(&mut self, other: Self) {
         match (&mut self.value, other.value) {
             (Value::Map(mine), Value::Map(theirs)) => {
@@ -132,7 +132,6 @@ impl Node {
                     }
                 }
             }
-            (Value::Map(_), Value::Null) => {}
             (mine, value) => {
                 *mine = value;
                 self.place = other.place;
