@@ -273,3 +273,25 @@ pub fn postgres_ids() -> Option<(Uid, Gid)> {
         .expect("a user postgres exists (install PostgreSQL)");
     Some((user.uid, user.gid))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_node_files_are_understood_without_a_warning() {
+        let herd = Herd::new(
+            3,
+            Options {
+                witness: Some(2),
+                ..Options::default()
+            },
+        );
+        for (i, node) in herd.nodes.iter().enumerate() {
+            let loaded = matriarch::config::load(&node.file(), &BTreeMap::new()).expect("a good node file");
+            assert_eq!(loaded.warnings, Vec::<String>::new());
+            assert_eq!(loaded.config.postgresql.is_none(), i == 2);
+        }
+    }
+}

@@ -15,8 +15,6 @@ pub struct Options {
     pub ttl: f64,
     /// Index of the node that votes and holds no data.
     pub witness: Option<usize>,
-    /// More GUCs, name and value.
-    pub parameters: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Options {
@@ -24,7 +22,6 @@ impl Default for Options {
         Self {
             ttl: 2.0,
             witness: None,
-            parameters: Vec::new(),
         }
     }
 }
@@ -70,7 +67,8 @@ impl Sheet<'_> {
 
     fn bootstrap(&self) -> String {
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n  \
+            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+             parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
              pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
              - host replication all 127.0.0.0/8 scram-sha-256\n",
@@ -98,11 +96,8 @@ impl Sheet<'_> {
         let _ = write!(
             text,
             "  parameters:\n    unix_socket_directories: '{dir}/socket'\n    shared_buffers: 16MB\n    \
-             max_connections: 50\n    password_encryption: scram-sha-256\n"
+             password_encryption: scram-sha-256\n"
         );
-        for (name, value) in &self.options.parameters {
-            let _ = writeln!(text, "    {name}: '{value}'");
-        }
         text
     }
 }

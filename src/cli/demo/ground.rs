@@ -58,16 +58,7 @@ impl Ground {
             )));
         }
         let dir = std::env::temp_dir().join(format!("matriarch-demo-{}", std::process::id()));
-        let places: Vec<Place> = (0..NODES)
-            .map(|i| Place {
-                name: format!("node{}", i + 1),
-                address,
-                dir: dir.join(format!("node{}", i + 1)),
-                rest: FIRST_REST + i,
-                postgres: FIRST_POSTGRES + i,
-                peer: FIRST_PEER + i,
-            })
-            .collect();
+        let places = places(&dir, address);
         let ground = Self { dir, places };
         ground.demand_ports()?;
         let owner = owner_of_data()?;
@@ -176,6 +167,18 @@ postgresql:
     }
 }
 
+fn places(dir: &Path, address: Ipv4Addr) -> Vec<Place> {
+    let place = |i| Place {
+        name: format!("node{}", i + 1),
+        address,
+        dir: dir.join(format!("node{}", i + 1)),
+        rest: FIRST_REST + i,
+        postgres: FIRST_POSTGRES + i,
+        peer: FIRST_PEER + i,
+    };
+    (0..NODES).map(place).collect()
+}
+
 /// As root the data belongs to the user postgres, as whom PostgreSQL's programs then run.
 fn owner_of_data() -> Result<Option<User>, DemoError> {
     if !Uid::effective().is_root() {
@@ -207,4 +210,26 @@ fn make_dir(dir: &Path, owner: Option<&User>) -> Result<(), DemoError> {
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> DemoError {
     DemoError::Refused(format!("cannot {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_node_files_are_understood_without_a_warning() {
+        let dir = tempfile::tempdir().unwrap().keep();
+        let ground = Ground {
+            places: places(&dir, Ipv4Addr::LOCALHOST),
+            dir,
+        };
+        for place in &ground.places {
+            let file = ground.dir.join(&place.name);
+            std::fs::write(&file, ground.node_file(place)).unwrap();
+            let loaded = crate::config::load(&file, &BTreeMap::new()).expect("a good node file");
+            assert_eq!(loaded.warnings, Vec::<String>::new());
+        }
+        ground.remove();
+    }
 }
