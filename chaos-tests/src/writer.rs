@@ -1,6 +1,7 @@
 //! Clients that commit one numbered row after another and remember when each was sent and acknowledged.
 
 use crate::herd::Herd;
+use crate::node::Node;
 use matriarch::clock::boot_ns;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -65,9 +66,14 @@ impl Write {
 pub async fn prepare(herd: &Herd) {
     let primary = herd.await_primary(20, |_| true).await;
     herd.until("the table of the rows", 10, async || {
-        herd.nodes[primary].sql(TABLE).await.is_ok()
+        prepare_on(&herd.nodes[primary]).await.is_ok()
     })
     .await;
+}
+
+/// Makes the table on this node.
+pub async fn prepare_on(node: &Node) -> Result<(), String> {
+    node.sql(TABLE).await.map(drop)
 }
 
 /// A client as libpq is one when it is given all hosts and `target_session_attrs=read-write`.
