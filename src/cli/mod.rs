@@ -93,4 +93,6 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
 }
 
 #[cfg(test)]
+mod door_tests;
+#[cfg(test)]
 mod golden_tests;
