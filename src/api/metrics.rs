@@ -28,6 +28,11 @@ pub fn metrics_text(facts: &Facts, now: Moment) -> String {
         ..PostgresReport::default()
     };
     let postgres = facts.report.postgres.as_ref().unwrap_or(&nothing);
+    page.gauge(
+        "patroni_version",
+        "Patroni semver without periods.",
+        CONTRACT_NUMBER,
+    );
     postgres_metrics(&mut page, facts, postgres, now);
     cluster_metrics(&mut page, facts, postgres, now);
     our_metrics(&mut page, facts, now);

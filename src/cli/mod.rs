@@ -15,6 +15,7 @@
 //! arguments make no sense. A reader that goes away (`| head`) is no error.
 
 mod client;
+mod document;
 mod explain;
 mod history;
 mod list;
