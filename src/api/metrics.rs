@@ -46,11 +46,6 @@ fn postgres_metrics(page: &mut Page, facts: &Facts, postgres: &PostgresReport, n
     let place = |is: bool, lsn: Option<Lsn>| lsn.filter(|_| is).map_or(0, |lsn| lsn.0);
     let started = seconds(postgres.postmaster_start_time.as_deref().filter(|_| running));
     let replayed_at = seconds(postgres.replayed_timestamp.as_deref().filter(|_| replica));
-    page.gauge(
-        "patroni_version",
-        "Patroni semver without periods.",
-        CONTRACT_NUMBER,
-    );
     page.flag(
         "patroni_postgres_running",
         "Value is 1 if Postgres is running, 0 otherwise.",
