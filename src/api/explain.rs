@@ -13,7 +13,7 @@
 //! standing                          {rule, reason}: the leader's newest verdict, or null
 //! members[]                         name, witness, api_url, raft_addr, host?, port?, fit, unfit_reason?,
 //!                                   may_promote (true, false, or null when nobody said), why_not?,
-//!                                   seen_ms?, state?, role?, timeline?, lsn?, activity?, tenure?
+//!                                   present (as in /cluster), seen_ms?, state?, role?, timeline?, lsn?, activity?, tenure?
 //! events[]                          newest last: {revision, epoch, member, rule, reason, at}
 //! ```
 
@@ -118,6 +118,7 @@ fn one(view: &View<'_>, name: &MemberName, member: &Member) -> Value {
     if let Some((_, Some(why_not))) = verdict {
         doc.insert("why_not".into(), why_not.as_str().into());
     }
+    doc.insert("present".into(), view.fresh_report(name).is_some().into());
     if let Some((report, age_ms)) = view.report(name) {
         doc.insert("seen_ms".into(), age_ms.into());
         add_report(&mut doc, report);

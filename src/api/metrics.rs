@@ -28,6 +28,11 @@ pub fn metrics_text(facts: &Facts, now: Moment) -> String {
         ..PostgresReport::default()
     };
     let postgres = facts.report.postgres.as_ref().unwrap_or(&nothing);
+    page.gauge(
+        "patroni_version",
+        "Patroni semver without periods.",
+        CONTRACT_NUMBER,
+    );
     postgres_metrics(&mut page, facts, postgres, now);
     cluster_metrics(&mut page, facts, postgres, now);
     our_metrics(&mut page, facts, now);
@@ -41,11 +46,6 @@ fn postgres_metrics(page: &mut Page, facts: &Facts, postgres: &PostgresReport, n
     let place = |is: bool, lsn: Option<Lsn>| lsn.filter(|_| is).map_or(0, |lsn| lsn.0);
     let started = seconds(postgres.postmaster_start_time.as_deref().filter(|_| running));
     let replayed_at = seconds(postgres.replayed_timestamp.as_deref().filter(|_| replica));
-    page.gauge(
-        "patroni_version",
-        "Patroni semver without periods.",
-        CONTRACT_NUMBER,
-    );
     page.flag(
         "patroni_postgres_running",
         "Value is 1 if Postgres is running, 0 otherwise.",

@@ -28,7 +28,7 @@
 mod documents;
 mod explain;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod health;
 mod metrics;
 mod query;

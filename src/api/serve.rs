@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 /// A client has this long to say what it wants.
-const HEADER: Duration = Duration::from_secs(5);
+const HEADER: Duration = Duration::from_secs(3);
 /// A connection, handshake and answer included, lasts at most this long.
 const CONNECTION: Duration = Duration::from_secs(60);
 /// Open answers may end after the door closed.

@@ -1,6 +1,6 @@
 //! Questions that several documents ask of the facts.
 
-use crate::cluster::{Epoch, Tenure, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Tags};
+use crate::cluster::{Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Tags, Tenure};
 
 /// A member that sends no report for this long, or one ttl if that is longer, is not listed any more.
 const LISTED_MS: u64 = 3_000;

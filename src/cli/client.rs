@@ -51,7 +51,7 @@ impl Client {
     /// Asks one more node when all others are silent.
     pub(super) fn learn(&mut self, api_url: &str) {
         let url = base(api_url);
-        if !self.urls.iter().any(|known| *known == url) {
+        if !self.urls.contains(&url) {
             self.urls.push(url);
         }
     }
@@ -92,6 +92,11 @@ impl Client {
         let uri: Uri = url
             .parse()
             .map_err(|_| "this is no address; one looks like http://host:8008".to_owned())?;
+        let tls = match uri.scheme_str() {
+            Some("https") => Some(connector(&self.trust)?),
+            Some("http") => None,
+            _ => return Err("only http and https are spoken".to_owned()),
+        };
         let host = uri.host().ok_or("the address has no host")?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
@@ -99,14 +104,16 @@ impl Client {
             .await
             .map_err(|error| error.to_string())?;
         let authority = format!("{host}:{port}");
-        match uri.scheme_str() {
-            Some("https") => {
+        match tls {
+            Some(tls) => {
                 let name = ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?;
-                let stream = connector(&self.trust)?.connect(name, stream).await;
-                ask(stream.map_err(|error| format!("TLS: {error}"))?, &authority, path).await
+                let stream = tls
+                    .connect(name, stream)
+                    .await
+                    .map_err(|error| format!("TLS: {error}"))?;
+                ask(stream, &authority, path).await
             }
-            Some("http") => ask(stream, &authority, path).await,
-            _ => Err("only http and https are spoken".to_owned()),
+            None => ask(stream, &authority, path).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::block_on;
 use super::client::{Answer, Client};
+use super::document::{array, flag, number, text};
 use super::out::{self, CliError, Style};
 use super::table::Table;
 use super::target::Target;
@@ -283,9 +284,10 @@ fn verdict(member: &Value, is_primary: bool) -> (&'static str, String) {
 
 fn change(event: &Value) -> String {
     let who = event.get("member").and_then(Value::as_str).unwrap_or("nobody");
+    // Whole seconds are enough for people; the history has the rest.
+    let at = text(event, "at").get(..19).unwrap_or_default().replace('T', " ");
     format!(
-        "{} epoch {}: {who} by {}: {}",
-        text(event, "at"),
+        "{at} UTC, epoch {}: {who} by {}: {}",
         number(event, "epoch"),
         text(event, "rule"),
         text(event, "reason")
@@ -294,23 +296,4 @@ fn change(event: &Value) -> String {
 
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, key: &str) -> u64 {
-    value.get(key).and_then(Value::as_u64).unwrap_or(0)
-}
-
-fn flag(value: &Value, key: &str) -> bool {
-    value.get(key).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
 }

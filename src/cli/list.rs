@@ -2,6 +2,7 @@
 
 use super::block_on;
 use super::client::Client;
+use super::document::{array, flag, text};
 use super::out::{self, CliError};
 use super::sheet::{Column, Format, Sheet};
 use super::target::Target;
@@ -226,7 +227,7 @@ impl Members<'_> {
 
     fn witness(&self, member: &Value) -> Vec<Value> {
         let mut row = vec![Value::from(""); columns().len() + OPTIONAL.len()];
-        let state = if member.get("seen_ms").is_some() {
+        let state = if flag(member, "present") {
             "voting"
         } else {
             "silent"
@@ -356,19 +357,4 @@ fn reasons(reasons: Option<&Value>, format: Format) -> String {
     };
     let all = reasons.and_then(Value::as_object).into_iter().flatten();
     all.map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn flag(value: &Value, key: &str) -> bool {
-    value.get(key).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
 }

@@ -16,6 +16,7 @@
 
 mod client;
 mod demo;
+mod document;
 mod explain;
 mod history;
 mod list;
@@ -96,5 +97,7 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
         .block_on(future)
 }
 
+#[cfg(test)]
+mod door_tests;
 #[cfg(test)]
 mod golden_tests;

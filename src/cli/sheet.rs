@@ -79,7 +79,7 @@ impl Sheet {
         let mut text = self.columns.iter().map(|c| c.name).collect::<Vec<_>>().join("\t");
         text.push('\n');
         for row in &self.rows {
-            let cells: Vec<String> = row.iter().map(|value| field(value)).collect();
+            let cells: Vec<String> = row.iter().map(field).collect();
             text.push_str(&cells.join("\t"));
             text.push('\n');
         }

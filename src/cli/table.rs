@@ -112,10 +112,7 @@ mod tests {
             columns: vec![("TL".to_owned(), true)],
             rows: vec![vec!["7".to_owned()]],
         };
-        assert_eq!(
-            table.render(),
-            "+ Clu+\n| TL |\n+----+\n|  7 |\n+----+\n".replace("+ Clu+", "+ Clu+")
-        );
+        assert_eq!(table.render(), "+ Clu+\n| TL |\n+----+\n|  7 |\n+----+\n");
     }
 
     #[test]

@@ -176,4 +176,37 @@ mod tests {
             (vec!["https://x:1".into(), "http://y:2".into()], Some("a".into()))
         );
     }
+
+    #[test]
+    fn a_node_file_says_whom_to_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.yml");
+        let file = "\
+            scope: demo\nname: node1\n\
+            restapi: {listen: '0.0.0.0:8118', connect_address: '127.0.0.1:8118'}\n\
+            raft: {self_addr: '127.0.0.1:2222', data_dir: /nowhere, partner_addrs: ['127.0.0.2:2222', '127.0.0.3:2222']}\n";
+        std::fs::write(&path, file).unwrap();
+        let target = Target {
+            config_file: Some(path),
+            ..Target::default()
+        };
+        let address = target.resolve_in(&BTreeMap::new()).unwrap();
+        assert_eq!(address.scope.as_deref(), Some("demo"));
+        assert_eq!(
+            address.urls,
+            [
+                "http://127.0.0.1:8118",
+                "http://127.0.0.2:8118",
+                "http://127.0.0.3:8118"
+            ]
+        );
+        let missing = Target {
+            config_file: Some(dir.path().join("no.yml")),
+            ..Target::default()
+        };
+        assert!(matches!(
+            missing.resolve_in(&BTreeMap::new()),
+            Err(CliError::Config(_))
+        ));
+    }
 }
