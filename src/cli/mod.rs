@@ -1,1 +1,3 @@
 //! The operator's door: one file per command.
+
+pub mod check;
