@@ -11,12 +11,11 @@ use std::path::Path;
 use std::process::Command;
 
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 6] = [
     "initdb",
     "postgres",
     "pg_basebackup",
     "pg_controldata",
-    "pg_isready",
     "pg_rewind",
     "pg_waldump",
 ];
