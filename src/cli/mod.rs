@@ -14,13 +14,16 @@
 //! Exit codes: 0 only when the command did what was asked, 1 with `Error: ...` on standard error, 2 when the
 //! arguments make no sense. A reader that goes away (`| head`) is no error.
 
+pub mod check;
 mod client;
 mod demo;
 mod document;
 mod explain;
+mod guard;
 mod history;
 mod list;
 mod out;
+mod run;
 mod sheet;
 mod table;
 mod target;
@@ -33,6 +36,7 @@ pub use target::{ClusterAddress, Target};
 
 use clap::{Parser, Subcommand};
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Keeps PostgreSQL available: one process per node, no other service.
@@ -48,24 +52,42 @@ pub struct Cli {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run this node's daemon until SIGTERM
+    Run(run::Run),
     /// Show the members of the cluster
     List(list::List),
     /// Show the timelines that ended, and why
     History(history::History),
+    /// Say all that is wrong with a node file, and with this machine for it
+    Check {
+        /// The node file, or a directory of them
+        file: PathBuf,
+    },
     /// Start three nodes on this machine and watch them heal
     Demo(demo::Demo),
     /// Say which rule holds now, and who may be promoted
     Explain(explain::Explain),
+    /// Stand between a daemon and its PostgreSQL
+    #[command(hide = true)]
+    Guard(guard::Guard),
 }
 
 impl Command {
-    fn execute(self, target: &Target) -> Result<(), CliError> {
-        match self {
+    fn execute(self, target: &Target) -> Result<ExitCode, CliError> {
+        let done = match self {
+            Self::Run(command) => command.execute(),
+            Self::Check { file } => {
+                let (report, code) = check::check(&file, &std::env::vars().collect());
+                out::print(&report)?;
+                return Ok(ExitCode::from(code));
+            }
+            Self::Guard(command) => return Ok(command.execute()),
             Self::List(command) => command.execute(target),
             Self::History(command) => command.execute(target),
             Self::Demo(command) => command.execute(),
             Self::Explain(command) => command.execute(target),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -80,7 +102,8 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command.execute(&cli.target) {
-        Ok(()) | Err(CliError::ReaderGone) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(CliError::ReaderGone) => ExitCode::SUCCESS,
         Err(error) => {
             out::complain(&error);
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! Standard output and standard error: what is printed, when it is coloured, how an error reads.
 
 use super::demo::DemoError;
+use crate::daemon::DaemonError;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// Why a command did not do what was asked.
@@ -32,6 +33,9 @@ pub enum CliError {
     /// The demo.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// The daemon did not start, or ended by itself.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),

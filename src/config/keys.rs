@@ -139,14 +139,14 @@ use Kind::{
     Address, Any, Bytes, Choice, Duration, Flag, List, Number, Options, Path, Seconds, Secret, Table, Text,
 };
 
-const DCS_ONLY: &str = "it belongs to bootstrap.dcs and is ignored here, as Patroni does";
+const DCS_ONLY: &str = "it belongs to bootstrap.dcs, and Patroni does not read it here either";
 const NODE_ONLY: &str = "it is read from the node's own postgresql section only";
-const NOT_YET: &str = "it has no effect yet";
-const PYTHON_LOG: &str = "it describes Python's logging and has no effect here";
-const OWN_SERVER: &str = "it tunes Patroni's own server and has no effect here";
+const NOT_YET: &str = "it is not built yet";
+const PYTHON_LOG: &str = "it describes Python's logging";
+const OWN_SERVER: &str = "it tunes Patroni's own server";
 /// Said once, however many of them a file has.
 pub(crate) const RAFT_TIMINGS: &str =
-    "Patroni's Raft timings have no effect; ours are heartbeat_interval, election_min and election_max";
+    "our Raft timings are heartbeat_interval, election_min and election_max";
 const SYNC_LATER: &str = "synchronous modes are not supported yet; remove it or set it to off";
 const SLOTS_LATER: &str = "permanent and ignored slots are not supported yet; remove the key";
 const SCRIPT_LATER: &str =
@@ -286,7 +286,7 @@ pub(crate) const KEYS: &[Key] = &[
     refused("postgresql.pre_promote", Text, &[], "a script before promotions is not supported yet; remove the key"),
     ignored("postgresql.before_stop", Text, "the script is not run yet"),
     refused("postgresql.create_replica_methods|create_replica_method", List, &["basebackup"], "only basebackup is supported yet; remove the key"),
-    ignored("postgresql.use_slots", Any, "it is one setting for the whole cluster: bootstrap.dcs.postgresql.use_slots"),
+    ignored("postgresql.use_slots", Any, "it is one setting of the whole cluster, bootstrap.dcs.postgresql.use_slots"),
     ignored("postgresql.proxy_address", Text, NOT_YET),
     ignored("postgresql.krbsrvname", Text, NOT_YET),
     // ---- bootstrap

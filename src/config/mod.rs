@@ -93,6 +93,10 @@ pub(crate) fn load_all(path: &Path, env: &BTreeMap<String, String>) -> (Option<L
     let mut reader = reader::Reader::new(written.root, "");
     reader.warnings = written.warnings;
     let config = node_file::read(&mut reader, path, env);
+    // In the order of the file, so that it can be mended from top to bottom.
+    let key = |problem: &Problem| (problem.source_name.clone(), problem.line);
+    reader.warnings.sort_by_key(key);
+    reader.problems.sort_by_key(key);
     let warnings = reader.warnings.iter().map(ToString::to_string).collect();
     (Some(Loaded { config, warnings }), reader.problems)
 }

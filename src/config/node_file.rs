@@ -1,5 +1,6 @@
 //! The tree of a node file -> [`Config`]: the sections that every node has.
 
+use super::keys;
 use super::model::{
     Bootstrap, BootstrapUser, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode,
 };
@@ -8,7 +9,7 @@ use super::raft::{self, join_or_empty};
 use super::reader::Reader;
 use super::relations;
 use super::settings;
-use super::survey::survey;
+use super::survey::{nearest, survey};
 use super::units;
 use super::value::{Node, Value};
 use crate::cluster::{MemberName, Tags};
@@ -29,13 +30,12 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
     let own_host = units::address(&raft.self_addr, None)
         .map(|(host, _)| host)
         .unwrap_or_default();
+    let holds_data = holds_data(reader);
     let config = Config {
         path: path.to_owned(),
         namespace: reader.text("namespace").unwrap_or_default(),
         restapi: restapi(reader, &own_host),
-        postgresql: reader
-            .has("postgresql")
-            .then(|| postgresql::read(reader, &name, &own_host, env)),
+        postgresql: holds_data.then(|| postgresql::read(reader, &name, &own_host, env)),
         bootstrap: bootstrap(reader),
         tags: tags(reader),
         watchdog: watchdog(reader),
@@ -49,6 +49,36 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
         relations::check(reader, &config);
     }
     config
+}
+
+/// Whether the node has a PostgreSQL. A slip of the pen must not turn a node into a witness.
+fn holds_data(reader: &mut Reader) -> bool {
+    if reader.has("postgresql") {
+        return true;
+    }
+    let keys: Vec<String> = reader
+        .root()
+        .entries()
+        .iter()
+        .map(|(key, _)| key.clone())
+        .collect();
+    if keys.iter().any(|key| key == "postgresql") {
+        reader.problem(
+            "postgresql",
+            "is empty; fill it, or remove it if this node shall only vote",
+        );
+    }
+    let unknown = keys
+        .iter()
+        .filter(|key| *key != "postgresql" && keys::find(key).is_none());
+    if let Some(slip) = unknown
+        .into_iter()
+        .find(|key| nearest(key, ["postgresql"].into_iter()).is_some())
+    {
+        let message = "looks like `postgresql`, without which this node would only vote; correct it";
+        reader.problem(slip, message);
+    }
+    false
 }
 
 fn check_name(reader: &mut Reader, key: &str, name: &str) {

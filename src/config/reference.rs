@@ -19,6 +19,7 @@ const HEAD: &str = "\
 # PATRONI_SCOPE, PATRONI_RESTAPI_LISTEN, PATRONI_RAFT_PARTNER_ADDRS, PATRONI_POSTGRESQL_DATA_DIR,
 # PATRONI_SUPERUSER_PASSWORD, PATRONI_REPLICATION_USERNAME, PATRONI_LOG_LEVEL and so on; the same names with
 # MATRIARCH_ overrule those. PATRONI_CONFIGURATION holds a whole file and replaces all else.
+
 ";
 
 /// One line of the tree: sections open before their keys.

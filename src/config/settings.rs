@@ -152,7 +152,11 @@ fn warn_of_parameters(reader: &mut Reader, parameters: &BTreeMap<String, String>
 
 /// Parameters that only we may set, in a mapping at `path`.
 pub(crate) fn warn_of_ours(reader: &mut Reader, path: &str, parameters: &BTreeMap<String, String>) {
-    for name in parameters.keys() {
+    for (name, text) in parameters {
+        // Many files say what is done anyway.
+        if name == "recovery_target_timeline" && text == "latest" {
+            continue;
+        }
         if let Some(why) = gucs::ours(name) {
             reader.warn(&format!("{path}.{name}"), format!("has no effect: {why}"));
         }

@@ -165,6 +165,23 @@ fn a_variable_can_hold_the_whole_file() {
     assert_eq!(loaded.config.name.as_str(), "node1");
 }
 
+proptest::proptest! {
+    /// Whatever a slip of the hand makes of a file, it is read or refused in words.
+    #[test]
+    fn a_damaged_file_is_read_or_refused(at in 0..2_000_usize, length in 0..200_usize, text in "[-a-z0-9:{}\\[\\],&*!|>'\"#%@ \n\t]{0,12}") {
+        for name in ["debian-md5.yml", "json-like.yml", "block-anchors.yml"] {
+            let mut file = std::fs::read_to_string(testdata().join("good").join(name)).unwrap();
+            let start = at.min(file.len());
+            let end = (at + length).min(file.len());
+            file.replace_range(start..end, &text);
+            let variables = env(&[("MATRIARCH_CONFIGURATION", &file)]);
+            if let Err(problems) = load(Path::new("/nowhere"), &variables) {
+                proptest::prop_assert!(!problems.is_empty());
+            }
+        }
+    }
+}
+
 #[test]
 fn files_of_a_directory_are_merged_in_order() {
     let dir = tempfile::tempdir().unwrap();
