@@ -8,6 +8,7 @@ pub mod config;
 pub mod decide;
 pub mod guard;
 pub mod lead;
-// pub mod node;
+pub mod daemon;
+pub mod node;
 pub mod postgres;
 pub mod sys;

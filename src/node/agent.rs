@@ -1,15 +1,14 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
-use super::data::{self, Holdings};
+use super::data::Holdings;
 use super::hands::Hands;
-use super::job::{Done, Job, Purpose};
-use super::jobs;
-use super::ledger::{Doing, Ledger, LedgerError};
+use super::job::{Done, Job};
+use super::ledger::{Ledger, LedgerError};
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
 use crate::clock;
-use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Origin, Report, Role, Settings, State, Timeline};
+use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Report, Role, Settings, State, Timeline};
 use crate::config::Config;
 use crate::decide::duty::{self, Data, Duty, Local, Process};
 use crate::guard::GuardState;
@@ -131,16 +130,16 @@ impl Agent {
             streamed_in: None,
             timeline_seen: None,
             adrift_since: None,
-            pub(super) configured: None,
-            pub(super) slots: Vec::new(),
-            pub(super) retry_at: BTreeMap::new(),
+            configured: None,
+            slots: Vec::new(),
+            retry_at: BTreeMap::new(),
             trouble: None,
             unpromotable: None,
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
-            pub(super) last_location: None,
+            last_location: None,
         };
         (agent, seen)
     }

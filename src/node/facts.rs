@@ -1,7 +1,6 @@
 //! Turns what the node loop knows into the report for the peers and the picture for the doors.
 
 use super::agent::Agent;
-use crate::clock;
 use crate::cluster::{
     Facts, Fork, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy, RaftFacts,
     Report, Role, Seen, State, Tenure, command,
