@@ -18,6 +18,9 @@ pub struct Guard {
 
 impl Guard {
     pub(super) fn execute(self) -> ExitCode {
-        process::main(&GuardArgs { dir: self.dir, data_dir: self.data_dir })
+        process::main(&GuardArgs {
+            dir: self.dir,
+            data_dir: self.data_dir,
+        })
     }
 }

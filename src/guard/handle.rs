@@ -97,7 +97,9 @@ impl Guard {
         tokio::spawn(serve(options.clone(), link, inbox, publish, page.clone()));
         // The first state says whether anything runs; nothing may be decided before it.
         let connected = state.wait_for(|state| state.connected);
-        let first = tokio::time::timeout(ANSWER_DEADLINE, connected).await.is_ok_and(|waited| waited.is_ok());
+        let first = tokio::time::timeout(ANSWER_DEADLINE, connected)
+            .await
+            .is_ok_and(|waited| waited.is_ok());
         if !first {
             return Err(GuardError::Deadline(ANSWER_DEADLINE));
         }
