@@ -130,10 +130,10 @@ impl Group {
     /// Stops taking part, closes the port and the store.
     pub async fn close(&self) {
         self.node.abort_tasks();
-        if let Some(raft) = self.node.raft.get() {
-            if let Err(e) = raft.shutdown().await {
-                tracing::warn!("raft did not stop cleanly: {e}");
-            }
+        if let Some(raft) = self.node.raft.get()
+            && let Err(e) = raft.shutdown().await
+        {
+            tracing::warn!("raft did not stop cleanly: {e}");
         }
         self.node.status.send_modify(|status| status.lead = None);
         self.node

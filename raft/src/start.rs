@@ -143,12 +143,13 @@ fn check(settings: &Settings) -> Result<(), StartError> {
             _ => return wrong(format!("{addr:?} is not an address like host:2222")),
         }
     }
-    if settings.password.is_none() && settings.tls.is_none() {
-        if let Some(addr) = addresses().find(|addr| !is_loopback(addr)) {
-            return wrong(format!(
-                "{addr} is not a loopback address: set password or certfile, keyfile and cafile"
-            ));
-        }
+    if settings.password.is_none()
+        && settings.tls.is_none()
+        && let Some(addr) = addresses().find(|addr| !is_loopback(addr))
+    {
+        return wrong(format!(
+            "{addr} is not a loopback address: set password or certfile, keyfile and cafile"
+        ));
     }
     Ok(())
 }

@@ -183,8 +183,8 @@ async fn all_restart_and_remember() {
     let leader = cluster.leader().await;
     cluster.group(leader).propose(b"after".to_vec()).await.unwrap();
     cluster.level().await;
-    for i in 0..3 {
-        assert_eq!(cluster.group(i).id(), ids[i], "a kept store keeps its id");
+    for (i, id) in ids.iter().enumerate() {
+        assert_eq!(cluster.group(i).id(), *id, "a kept store keeps its id");
         assert_eq!(cluster.applied(i).len(), 21);
     }
     cluster.close().await;
