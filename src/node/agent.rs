@@ -96,6 +96,8 @@ pub struct Agent {
     pub(super) slots: Vec<MemberName>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
+    /// How often in a row the end of the log could not be read.
+    pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) unpromotable: Option<(String, Moment)>,
     pub(super) caught_up: bool,
@@ -139,6 +141,7 @@ impl Agent {
             configured: None,
             slots: Vec::new(),
             retry_at: BTreeMap::new(),
+            unreadable: 0,
             trouble: None,
             unpromotable: None,
             caught_up: false,

@@ -10,6 +10,9 @@ use crate::decide::duty::{Duty, Process};
 use crate::node::job::Purpose;
 use std::sync::Arc;
 
+/// After so many failed attempts the end of the log is given up, and the epoch ends without it.
+const UNREADABLE_AFTER: u32 = 3;
+
 /// What the cluster should know of this node.
 pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::Incarnation>) -> MemberInfo {
     let scheme = if config.restapi.certfile.is_some() {
@@ -79,25 +82,23 @@ impl Agent {
             };
         }
         match &self.ended {
-            Some((ended, why)) if *ended >= epoch && self.running.is_none() => {
-                // The end of the log is part of the last word, so it waits until that was read.
-                let unread = self.holdings.end.is_none() && self.holdings.system_id().is_some();
-                if self.process() != Process::Down && self.holdings.end.is_none()
-                    || unread && state.system_id.is_some()
-                {
-                    return Tenure::None;
+            // The end of the log is part of the last word, so that waits until it was read.
+            Some((ended, why)) if *ended >= epoch && self.running.is_none() => match self.process() {
+                Process::Down if self.end_is_known() => {
+                    Tenure::Ended { epoch, end: self.holdings.end, why: why.clone() }
                 }
-                Tenure::Ended {
-                    epoch,
-                    end: self.holdings.end,
-                    why: why.clone(),
-                }
-            }
+                Process::Up(Some(Role::Replica)) => Tenure::Ended { epoch, end: None, why: why.clone() },
+                _ => Tenure::None,
+            },
             _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => {
                 Tenure::Holding { epoch }
             }
             _ => Tenure::None,
         }
+    }
+
+    fn end_is_known(&self) -> bool {
+        self.holdings.end.is_some() || self.holdings.system_id().is_none() || self.unreadable >= UNREADABLE_AFTER
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {
@@ -120,8 +121,9 @@ impl Agent {
         })
     }
 
+    /// What it is busy with, else what keeps it from being well.
     fn activity(&self) -> Option<String> {
-        let job = self.job.as_ref()?;
+        let Some(job) = &self.job else { return self.trouble.clone() };
         let progress = job.progress.borrow().clone();
         let what = match job.purpose {
             Purpose::Bootstrap(_) => "creating the database cluster",
