@@ -1,1 +1,119 @@
-//! Hands: everything that touches PostgreSQL, nothing that decides.
+//! The hands: everything that touches PostgreSQL's programs, files and SQL, and nothing that decides.
+//!
+//! ```text
+//!   Setup -> Postgres::new     programs found, version and owner checked; nothing touched
+//!   files    inspect, write_conf, set_standby_signal, move_aside, reserve_timelines, fork_of
+//!   programs initdb, base_backup, rewind, wal_end        (run.rs: one way to run one)
+//!   SQL      Session: probe, promote, reload, slots, checkpoint, roles
+//! ```
+//!
+//! Invariants:
+//! - Starting and stopping the server is the guard's; this folder only says how ([`StartSpec`]).
+//! - A directory under the name `data_dir` is either a whole database cluster or one that PostgreSQL refuses to
+//!   start: copies are made in `<data_dir>.matriarch-new`, rewinds in `<data_dir>.rewinding`, each renamed when done.
+//! - Old data is never removed before its replacement is complete; it waits in `<data_dir>.moved-<n>`.
+//! - No password stands on a command line, in an error or in a log: programs read our password file.
+//! - As root, every program runs as the owner of the data directory, and every file we write belongs to it.
+//!
+//! Caveats: when the data directory is a mount point, it cannot be renamed. A copy is then made in place (PostgreSQL
+//! refuses to start a copy without its control file, which comes last), a rewind too, and old data must be removed by
+//! hand. The local connection does not use TLS.
+
+mod aside;
+mod backup;
+mod conf;
+mod conf_file;
+mod conninfo;
+mod control;
+mod error;
+mod files;
+mod find;
+mod initdb;
+mod probe;
+mod rewind;
+mod roles;
+mod run;
+mod session;
+mod setup;
+mod sys;
+mod timelines;
+mod wal_end;
+
+pub use control::{Control, DataDir};
+pub use error::PostgresError;
+pub use find::Version;
+pub use probe::Probe;
+pub use session::Session;
+pub use setup::{Login, NewUser, ServerConf, Setup, StartSpec, Upstream, slot_name};
+
+use files::Owner;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The local PostgreSQL: its programs and its data directory.
+#[derive(Clone)]
+pub struct Postgres {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    setup: Setup,
+    bin_dir: PathBuf,
+    version: Version,
+    owner: Option<Owner>,
+}
+
+impl Postgres {
+    /// Finds the programs, checks version and ownership; touches nothing.
+    pub fn new(setup: Setup) -> Result<Self, PostgresError> {
+        let (bin_dir, version) = find::programs(setup.bin_dir.as_deref())?;
+        let owner = find::owner(&setup.data_dir)?;
+        Ok(Self {
+            parts: Arc::new(Parts {
+                setup,
+                bin_dir,
+                version,
+                owner,
+            }),
+        })
+    }
+
+    /// Version of the programs.
+    pub fn version(&self) -> Version {
+        self.parts.version.clone()
+    }
+
+    fn setup(&self) -> &Setup {
+        &self.parts.setup
+    }
+
+    fn data_dir(&self) -> &Path {
+        &self.parts.setup.data_dir
+    }
+
+    fn owner(&self) -> Option<Owner> {
+        self.parts.owner
+    }
+
+    /// How the guard starts the server.
+    pub fn start_spec(&self, command_line: &[(String, String)]) -> StartSpec {
+        let dir = self.data_dir().display();
+        let mut args = vec![
+            "-D".to_owned(),
+            dir.to_string(),
+            format!("--config-file={dir}/postgresql.conf"),
+        ];
+        args.extend(
+            command_line
+                .iter()
+                .map(|(name, value)| format!("--{name}={value}")),
+        );
+        StartSpec {
+            program: self.parts.bin_dir.join("postgres"),
+            args,
+            env: Vec::new(),
+            data_dir: self.data_dir().to_owned(),
+            user: self.owner().map(|owner| (owner.uid, owner.gid)),
+        }
+    }
+}

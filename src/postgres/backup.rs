@@ -1,0 +1,92 @@
+//! Copies the data of a running server.
+
+use super::run::Program;
+use super::{Postgres, PostgresError, files};
+use crate::cluster::Endpoint;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A large database takes long; a source that stops answering is noticed by the connection itself.
+const DEADLINE: Duration = Duration::from_secs(48 * 3600);
+
+impl Postgres {
+    /// Copies into `<data_dir>.matriarch-new` and renames it when complete; a mount point is filled in place.
+    pub async fn base_backup(
+        &self,
+        from: &Endpoint,
+        progress: watch::Sender<Option<String>>,
+    ) -> Result<(), PostgresError> {
+        let dir = self.data_dir();
+        self.write_pgpass()?;
+        let in_place = files::is_mount_point(dir);
+        let target = if in_place {
+            dir.to_owned()
+        } else {
+            files::beside(dir, ".matriarch-new")
+        };
+        if !in_place {
+            if files::names(dir)?.is_some_and(|names| !names.is_empty()) {
+                return Err(PostgresError::Misconfigured(format!(
+                    "{} is not empty; move it aside first",
+                    dir.display()
+                )));
+            }
+            files::remove_tree(&target)?;
+        }
+        files::make_private_dir(&target, self.owner())?;
+        let program = Program::new("pg_basebackup", DEADLINE)
+            .arg("-D")
+            .arg(&target)
+            .arg("-d")
+            .arg(self.conninfo(&self.setup().replication, &from.host, from.port))
+            .args(["-X", "stream", "-c", "fast", "--progress", "--no-password"].map(str::to_owned))
+            .args(self.setup().basebackup_options.iter().cloned());
+        let show = |line: &str| {
+            if let Some(percent) = percent(line) {
+                progress.send_replace(Some(percent));
+            }
+        };
+        let finished = self.watch_program(program, |_| (), show).await?;
+        progress.send_replace(None);
+        if !finished.good {
+            if !in_place {
+                files::remove_tree(&target)?;
+            }
+            return Err(Program::failed("pg_basebackup", finished.words));
+        }
+        if in_place {
+            return Ok(());
+        }
+        // An empty directory in the way is replaced by the rename.
+        files::rename(&target, dir)
+    }
+}
+
+/// The percentage in `12345/67890 kB (18%), 0/1 tablespace`.
+fn percent(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once(" kB (")?;
+    let (number, _) = rest.split_once("%)")?;
+    number
+        .trim()
+        .parse::<u32>()
+        .ok()
+        .map(|number| format!("{number}%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages() {
+        assert_eq!(
+            percent("12345/67890 kB (18%), 0/1 tablespace"),
+            Some("18%".to_owned())
+        );
+        assert_eq!(
+            percent("    0/22831 kB (  0%), 0/1 tablespace"),
+            Some("0%".to_owned())
+        );
+        assert_eq!(percent("waiting for checkpoint"), None);
+    }
+}

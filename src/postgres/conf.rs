@@ -1,0 +1,166 @@
+//! Writes PostgreSQL's configuration files and the signal files of recovery.
+
+use super::{Postgres, PostgresError, ServerConf, conf_file, files};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const HEAD: &str = "# Written by Matriarch, which overwrites it; change the cluster's settings with matriarch edit-config.\n";
+const BASE: &str = "postgresql.base.conf";
+const MARKER: &str = "matriarch.json";
+/// A standby that lost its primary looks for a new one, and hears of its promotion, this often.
+const RETRY: &str = "100ms";
+/// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
+const RECOVERY: [&str; 13] = [
+    "archive_cleanup_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_end_command",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restore_command",
+];
+
+impl Postgres {
+    /// Writes postgresql.conf, pg_hba.conf, pg_ident.conf, the password file and the marker; says whether anything
+    /// that the server reads has changed.
+    pub async fn write_conf(&self, conf: &ServerConf) -> Result<bool, PostgresError> {
+        let (postgres, conf) = (self.clone(), conf.clone());
+        let written = tokio::task::spawn_blocking(move || postgres.write_conf_now(&conf)).await;
+        written.unwrap_or_else(|why| {
+            Err(PostgresError::Misconfigured(format!(
+                "the configuration could not be written: {why}"
+            )))
+        })
+    }
+
+    fn write_conf_now(&self, conf: &ServerConf) -> Result<bool, PostgresError> {
+        let (dir, owner) = (self.data_dir(), self.owner());
+        if let Some(name) = conf
+            .parameters
+            .keys()
+            .chain(conf.recovery.keys())
+            .find(|name| !conf_file::is_name(name))
+        {
+            return Err(PostgresError::Misconfigured(format!(
+                "postgresql.parameters: '{}' is no parameter name; one looks like work_mem",
+                name.escape_default()
+            )));
+        }
+        self.write_pgpass()?;
+        self.mark()?;
+        let (main, base) = (dir.join("postgresql.conf"), dir.join(BASE));
+        if !files::exists(&base) && files::read(&main)?.is_some_and(|text| !text.starts_with(HEAD)) {
+            files::rename(&main, &base)?;
+        }
+        let mut changed = files::replace_changed(&main, &self.main_text(conf, files::exists(&base)), owner)?;
+        for (name, lines) in [("pg_hba.conf", &conf.hba), ("pg_ident.conf", &conf.ident)] {
+            if let Some(lines) = lines {
+                changed |= files::replace_changed(&dir.join(name), &text_of(lines), owner)?;
+            }
+        }
+        let auto = dir.join("postgresql.auto.conf");
+        if let Some(text) = files::read(&auto)? {
+            changed |= files::replace_changed(&auto, &conf_file::without(&text, &RECOVERY), owner)?;
+        }
+        Ok(changed)
+    }
+
+    fn main_text(&self, conf: &ServerConf, based: bool) -> String {
+        let (setup, dir) = (self.setup(), self.data_dir());
+        let mut parameters = conf.parameters.clone();
+        let mut default = |name: &str, value: String| {
+            parameters.entry(name.to_owned()).or_insert(value);
+        };
+        default("listen_addresses", setup.listen_addresses.clone());
+        default("port", setup.port.to_string());
+        default("cluster_name", setup.scope.clone());
+        default("wal_retrieve_retry_interval", RETRY.to_owned());
+        default("hba_file", dir.join("pg_hba.conf").to_string_lossy().into_owned());
+        default(
+            "ident_file",
+            dir.join("pg_ident.conf").to_string_lossy().into_owned(),
+        );
+        let include = if based {
+            format!("include '{BASE}'\n")
+        } else {
+            String::new()
+        };
+        let server = conf_file::lines(&parameters);
+        let recovery = conf_file::lines(&self.recovery(conf));
+        format!("{HEAD}{include}\n{server}\n# Recovery\n{recovery}")
+    }
+
+    /// The base file may say something of recovery, so each of the main parameters is given, be it as nothing.
+    fn recovery(&self, conf: &ServerConf) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = [
+            "recovery_target",
+            "recovery_target_lsn",
+            "recovery_target_name",
+            "recovery_target_time",
+            "recovery_target_xid",
+        ]
+        .into_iter()
+        .map(|name| (name.to_owned(), String::new()))
+        .collect();
+        all.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
+        all.extend(conf.recovery.clone());
+        let upstream = conf.upstream.as_ref();
+        let conninfo = upstream.map(|up| self.conninfo(&self.setup().replication, &up.host, up.port));
+        let slot = upstream.and_then(|up| up.slot.clone());
+        all.insert("primary_conninfo".to_owned(), conninfo.unwrap_or_default());
+        all.insert("primary_slot_name".to_owned(), slot.unwrap_or_default());
+        all
+    }
+
+    /// Makes the next start one of a standby, or of a server that accepts writes.
+    pub fn set_standby_signal(&self, on: bool) -> Result<(), PostgresError> {
+        self.set_signal_in(self.data_dir(), on)
+    }
+
+    pub(super) fn set_signal_in(&self, dir: &Path, on: bool) -> Result<(), PostgresError> {
+        let signal = dir.join("standby.signal");
+        files::remove_file(&dir.join("recovery.signal"))?;
+        match (on, files::exists(&signal)) {
+            (true, false) => files::create(&signal, "", self.owner())?,
+            (false, true) => files::remove_file(&signal)?,
+            _ => {}
+        }
+        files::sync_dir(dir)
+    }
+
+    /// Whether the data ever belonged to a group.
+    pub fn has_marker(&self) -> bool {
+        files::exists(&self.data_dir().join(MARKER))
+            || files::exists(&files::beside(self.data_dir(), ".rewinding").join(MARKER))
+    }
+
+    /// Notes in the data directory to whom the data belongs; `write_conf` does it by itself.
+    pub fn set_marker(&self, scope: &str, system_id: u64) -> Result<(), PostgresError> {
+        let text = serde_json::json!({ "scope": scope, "system_id": system_id.to_string() });
+        files::replace_changed(&self.data_dir().join(MARKER), &format!("{text}\n"), self.owner()).map(|_| ())
+    }
+
+    fn mark(&self) -> Result<(), PostgresError> {
+        if files::exists(&self.data_dir().join("global/pg_control"))
+            && !files::exists(&self.data_dir().join(MARKER))
+        {
+            self.set_marker(&self.setup().scope, self.control()?.system_id)?;
+        }
+        Ok(())
+    }
+}
+
+fn text_of(lines: &[String]) -> String {
+    let mut text = HEAD.to_owned();
+    for line in lines {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,75 @@
+//! Brings diverged data back to the common past with another server's, in place.
+
+use super::run::Program;
+use super::{Postgres, PostgresError, files};
+use crate::cluster::Endpoint;
+use std::path::Path;
+use std::time::Duration;
+
+/// It reads all of the log since the fork, and may begin with a crash recovery.
+const DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// From this line on pg_rewind may have changed the data.
+const POINT_OF_NO_RETURN: &str = "rewinding from last common checkpoint";
+
+impl Postgres {
+    /// Runs pg_rewind against a primary. While it runs the data is in `<data_dir>.rewinding`, so that an interrupted
+    /// rewind leaves nothing that starts; a failure that changed nothing puts it back.
+    pub async fn rewind(&self, from: &Endpoint) -> Result<(), PostgresError> {
+        let dir = self.data_dir();
+        self.write_pgpass()?;
+        if files::is_mount_point(dir) {
+            return self
+                .rewind_in(dir, from)
+                .await
+                .map(|_| ())
+                .map_err(|(why, _)| why);
+        }
+        let aside = files::beside(dir, ".rewinding");
+        if !files::exists(dir) {
+            return Err(PostgresError::Misconfigured(format!(
+                "there is no {} to rewind",
+                dir.display()
+            )));
+        }
+        files::remove_tree(&aside)?;
+        files::rename(dir, &aside)?;
+        match self.rewind_in(&aside, from).await {
+            Ok(()) => files::rename(&aside, dir),
+            Err((why, touched)) => {
+                if !touched {
+                    files::rename(&aside, dir)?;
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// Whatever comes of it, the directory starts as a standby only.
+    async fn rewind_in(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
+        // The single-user server that recovers a crashed one refuses to run as a standby.
+        self.set_signal_in(dir, false).map_err(|why| (why, false))?;
+        let result = self.pg_rewind(dir, from).await;
+        let signal = self.set_signal_in(dir, true);
+        match (result, signal) {
+            (Ok(()), Err(why)) => Err((why, true)),
+            (result, _) => result,
+        }
+    }
+
+    async fn pg_rewind(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
+        let program = Program::new("pg_rewind", DEADLINE)
+            .arg("-D")
+            .arg(dir)
+            .arg("--source-server")
+            .arg(self.conninfo(&self.setup().rewind, &from.host, from.port))
+            .args(self.setup().rewind_options.iter().cloned());
+        let mut touched = false;
+        let watch = |line: &str| touched |= line.contains(POINT_OF_NO_RETURN);
+        let finished = self.watch_program(program, |_| (), watch).await;
+        match finished {
+            Ok(finished) if finished.good => Ok(()),
+            Ok(finished) => Err((Program::failed("pg_rewind", finished.words), touched)),
+            Err(why) => Err((why, true)),
+        }
+    }
+}

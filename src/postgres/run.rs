@@ -1,0 +1,172 @@
+//! The one way to run one of PostgreSQL's programs: as the right user, with a deadline, its last words kept.
+
+use super::{Postgres, PostgresError, sys};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::Command;
+
+/// Lines of standard error that an error shows.
+const LAST_LINES: usize = 6;
+
+/// A program about to run.
+pub(super) struct Program {
+    name: &'static str,
+    args: Vec<OsString>,
+    locale: bool,
+    deadline: Duration,
+}
+
+impl Program {
+    /// A program of the set, with a bound for its whole run.
+    pub(super) fn new(name: &'static str, deadline: Duration) -> Self {
+        Self {
+            name,
+            args: Vec::new(),
+            locale: false,
+            deadline,
+        }
+    }
+
+    /// One more argument.
+    pub(super) fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// More arguments.
+    pub(super) fn args(mut self, args: impl IntoIterator<Item = String>) -> Self {
+        self.args.extend(args.into_iter().map(OsString::from));
+        self
+    }
+
+    /// Keeps the locale of our environment: it becomes that of a new database cluster.
+    pub(super) fn in_our_locale(mut self) -> Self {
+        self.locale = true;
+        self
+    }
+
+    /// The environment starts empty: `PG*` variables of the daemon must not lead a program elsewhere.
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let kept = |name: &str| {
+            matches!(name, "PATH" | "TMPDIR" | "TZ")
+                || (self.locale && (name.starts_with("LC_") || name == "LANG"))
+        };
+        let mut all: Vec<_> = std::env::vars_os()
+            .filter(|(name, _)| name.to_str().is_some_and(kept))
+            .collect();
+        if !self.locale {
+            all.push(("LC_ALL".into(), "C".into()));
+        }
+        all
+    }
+
+    /// What went wrong with it.
+    pub(super) fn failed(name: &'static str, why: impl Into<String>) -> PostgresError {
+        PostgresError::Program {
+            program: name,
+            why: why.into(),
+        }
+    }
+}
+
+/// Everything a program said at its end.
+pub(super) struct Finished {
+    pub(super) good: bool,
+    /// Its last lines on standard error.
+    pub(super) words: String,
+}
+
+impl Postgres {
+    /// Runs a program and shows each line of its output and of its standard error; failing is not an error yet.
+    pub(super) async fn watch_program(
+        &self,
+        program: Program,
+        output: impl FnMut(&str) + Send,
+        errors: impl FnMut(&str) + Send,
+    ) -> Result<Finished, PostgresError> {
+        let path = self.parts.bin_dir.join(program.name);
+        let mut command = Command::new(&path);
+        command
+            .args(&program.args)
+            .env_clear()
+            .envs(program.environment());
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        if let Some(owner) = self.owner() {
+            command.uid(owner.uid).gid(owner.gid);
+        }
+        sys::die_with_parent(&mut command);
+        let mut child = command
+            .spawn()
+            .map_err(PostgresError::file("run the program", &path))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let mut errors = errors;
+        let mut last = VecDeque::with_capacity(LAST_LINES);
+        let keep = |line: &str| {
+            errors(line);
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(line.trim().to_owned());
+        };
+        let work = async {
+            tokio::join!(lines(out, output), lines(err, keep));
+            child.wait().await
+        };
+        let status = tokio::time::timeout(program.deadline, work).await;
+        match status {
+            Ok(Ok(status)) => {
+                let words = if last.is_empty() {
+                    status.to_string()
+                } else {
+                    last.into_iter().collect::<Vec<_>>().join("; ")
+                };
+                Ok(Finished {
+                    good: status.success(),
+                    words,
+                })
+            }
+            Ok(Err(why)) => Err(PostgresError::file("wait for the program", &path)(why)),
+            Err(_) => {
+                let _ = child.kill().await;
+                let seconds = program.deadline.as_secs();
+                Err(PostgresError::Late {
+                    what: program.name.to_owned(),
+                    seconds,
+                })
+            }
+        }
+    }
+
+    /// Runs a program that must succeed.
+    pub(super) async fn run_program(&self, program: Program) -> Result<(), PostgresError> {
+        let name = program.name;
+        let finished = self.watch_program(program, |_| (), |_| ()).await?;
+        if finished.good {
+            Ok(())
+        } else {
+            Err(Program::failed(name, finished.words))
+        }
+    }
+}
+
+async fn lines(stream: Option<impl AsyncRead + Unpin>, mut each: impl FnMut(&str)) {
+    let Some(stream) = stream else { return };
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    // A pipe that fails has ended; what it said before is still worth something.
+    while let Ok(length) = reader.read_until(b'\n', &mut line).await {
+        if length == 0 {
+            return;
+        }
+        each(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+}
