@@ -111,7 +111,7 @@ impl Postgres {
         all.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
         all.extend(conf.recovery.clone());
         let upstream = conf.upstream.as_ref();
-        let conninfo = upstream.map(|up| self.conninfo(&self.setup().replication, &up.host, up.port));
+        let conninfo = upstream.map(|up| self.standby_conninfo(up));
         let slot = upstream.and_then(|up| up.slot.clone());
         all.insert("primary_conninfo".to_owned(), conninfo.unwrap_or_default());
         all.insert("primary_slot_name".to_owned(), slot.unwrap_or_default());
@@ -134,10 +134,18 @@ impl Postgres {
         files::sync_dir(dir)
     }
 
-    /// Whether the data ever belonged to a group.
+    /// Whether the data, or data that was put aside, ever belonged to a group.
     pub fn has_marker(&self) -> bool {
-        files::exists(&self.data_dir().join(MARKER))
-            || files::exists(&files::beside(self.data_dir(), ".rewinding").join(MARKER))
+        let dir = self.data_dir();
+        let aside = [
+            Some(dir.to_owned()),
+            Some(files::beside(dir, ".rewinding")),
+            self.last_aside(),
+        ];
+        aside
+            .into_iter()
+            .flatten()
+            .any(|dir| files::exists(&dir.join(MARKER)))
     }
 
     /// Notes in the data directory to whom the data belongs; `write_conf` does it by itself.
