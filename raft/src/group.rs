@@ -1,19 +1,33 @@
 //! `Group`: the handle by which the rest of the program agrees with its peers.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use openraft::ReadPolicy;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::errors::{AskError, NotLeading, ProposeError, StartError};
-use crate::machine::{Inbox, Machine};
+use crate::machine::{Inbox, Machine, Peer};
+use crate::net::pool::CallError;
+use crate::node::Node;
 use crate::settings::Settings;
 use crate::status::Status;
+use crate::types::{Raft, metrics};
+use crate::wire::message::{Lane, Request, Response};
+use crate::{join, observe, propose, start};
+
+/// A level voter takes over within two round trips and one sync.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// A running member of the group. Clones share one member; `close` ends it.
 #[derive(Clone)]
 pub struct Group {
-    status: watch::Receiver<Status>,
+    node: Arc<Node>,
+}
+
+fn not_leading(why: impl ToString) -> NotLeading {
+    NotLeading { why: why.to_string() }
 }
 
 impl Group {
@@ -23,49 +37,121 @@ impl Group {
         machine: Box<dyn Machine>,
         inbox: Arc<dyn Inbox>,
     ) -> Result<Group, StartError> {
-        let _ = (settings, machine, inbox);
-        Err(StartError::Settings("not yet".to_owned()))
+        Ok(Group {
+            node: start::start(settings, machine, inbox).await?,
+        })
     }
 
     /// What this node knows of the group.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
+        self.node.status.subscribe()
     }
 
-    /// Has the group agree on a command; answers what `Machine::apply` answered on the leader.
+    /// Has the group agree on a command; answers what `Machine::apply` answered on the leader. Forwarded once when
+    /// another node leads; tried again until a deadline of 5 s while nobody does.
     pub async fn propose(&self, command: Vec<u8>) -> Result<Vec<u8>, ProposeError> {
-        let _ = command;
-        Err(ProposeError::Refused(String::new()))
+        propose::propose(&self.node, command).await
     }
 
-    /// ReadIndex: a quorum acknowledged this node's leadership after the call began.
+    /// ReadIndex: a quorum acknowledged this node's leadership after the call began, and everything committed before
+    /// is applied here.
     pub async fn confirm(&self) -> Result<(), NotLeading> {
-        Err(NotLeading { why: String::new() })
+        let raft = self.leading()?;
+        let deadline = Duration::from_millis(self.node.settings.election_max_ms);
+        match timeout(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(not_leading(e)),
+            Err(_) => Err(not_leading(format!("no quorum acknowledged within {deadline:?}"))),
+        }
     }
 
     /// Sends a message beside the log to the peer's `Inbox`.
     pub async fn ask(&self, id: u64, message: Vec<u8>, deadline: Duration) -> Result<Vec<u8>, AskError> {
-        let _ = (message, deadline);
-        Err(AskError::NoSuchPeer(id))
+        let addr = self.addr_of(id).ok_or(AskError::NoSuchPeer(id))?;
+        let pool = self.node.pools.pool(&addr, id, Lane::Message);
+        let unreachable = |why: String| AskError::Unreachable {
+            addr: addr.clone(),
+            why,
+        };
+        match timeout(deadline, pool.call(&Request::Message(message), deadline)).await {
+            Ok(Ok(Response::Message(answer))) => Ok(answer),
+            Ok(Ok(Response::Refused(why))) => Err(unreachable(why)),
+            Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),
+            Ok(Err(CallError::NotSent(why) | CallError::Lost(why))) => Err(unreachable(why)),
+            Err(_) => Err(AskError::Deadline {
+                addr: addr.clone(),
+                deadline_ms: deadline.as_millis() as u64,
+            }),
+        }
     }
 
-    /// Moves leadership to a voter that holds the whole log.
+    /// Moves leadership to a voter that holds the whole log; answers once this node no longer leads.
     pub async fn hand_over(&self, to: u64) -> Result<(), NotLeading> {
-        let _ = to;
-        Err(NotLeading { why: String::new() })
+        let raft = self.leading()?;
+        let Some(term) = self.node.status.borrow().lead else {
+            return Err(not_leading("no fresh quorum stands behind this node"));
+        };
+        let level = self.node.status.borrow().peers_level.contains(&(to, true));
+        if !level {
+            return Err(not_leading(format!("node {to} is not a level voter")));
+        }
+        raft.trigger().transfer_leader(to).await.map_err(not_leading)?;
+        let gone = |status: &Status| status.lead != Some(term);
+        match observe::wait(&self.node, HAND_OVER, gone).await {
+            true => Ok(()),
+            false => Err(not_leading(format!(
+                "node {to} did not take over within {HAND_OVER:?}"
+            ))),
+        }
     }
 
-    /// Takes a voter out of the group; its id is never used again.
+    /// Takes a voter or learner out of the group; its id is never used again.
     pub async fn remove(&self, id: u64) -> Result<(), NotLeading> {
-        let _ = id;
-        Err(NotLeading { why: String::new() })
+        join::remove(self.leading()?, id).await.map_err(not_leading)
     }
 
     /// This node's Raft id; 0 while an empty node has not yet been given one.
     pub fn id(&self) -> u64 {
-        self.status.borrow().id
+        self.node.identity().id
     }
 
-    /// Stops taking part and closes the store.
-    pub async fn close(&self) {}
+    /// Every member this node knows of, itself included, voters and learners.
+    pub fn members(&self) -> Vec<Peer> {
+        let Some(raft) = self.node.raft.get() else {
+            return Vec::new();
+        };
+        let membership = metrics(raft).membership_config;
+        membership
+            .nodes()
+            .map(|(id, member)| self.node.peer(*id, member))
+            .collect()
+    }
+
+    /// Stops taking part, closes the port and the store.
+    pub async fn close(&self) {
+        self.node.abort_tasks();
+        if let Some(raft) = self.node.raft.get() {
+            if let Err(e) = raft.shutdown().await {
+                tracing::warn!("raft did not stop cleanly: {e}");
+            }
+        }
+        self.node.status.send_modify(|status| status.lead = None);
+        self.node
+            .store
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    fn leading(&self) -> Result<&Raft, NotLeading> {
+        self.node
+            .raft
+            .get()
+            .ok_or_else(|| not_leading("this node has not joined a group yet"))
+    }
+
+    fn addr_of(&self, id: u64) -> Option<String> {
+        let membership = metrics(self.node.raft.get()?).membership_config;
+        membership.get_node(&id).map(|member| member.addr.clone())
+    }
 }

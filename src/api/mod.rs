@@ -1,1 +1,56 @@
-//! The REST door, in Patroni's words.
+//! The REST door, in Patroni's words: load balancers, probes, dashboards and scripts that know Patroni work
+//! against it unchanged.
+//!
+//! ```text
+//! socket -> serve (limits, TLS) -> route (one table) -> health     200 or 503
+//!                                                    -> documents  JSON, key order and spaces as people grep it
+//!                                                    -> metrics    Prometheus text
+//!                                                    -> explain    ours
+//!                    Facts (watch) ------------------^
+//! ```
+//!
+//! Invariants: everything right of `serve` is a pure function of the request, one [`Facts`] and a moment;
+//! nothing waits, nothing asks PostgreSQL or another node, so a probe is answered in microseconds whatever
+//! hangs behind it. Only `serve` asks the time.
+//!
+//! Where we are stricter than Patroni on purpose: `/primary` and its aliases want the lease *and* an open gate,
+//! because a load balancer must not be sent to a server that refuses. `/leader` wants the lease alone.
+//!
+//! Routing is Patroni's, which no path router expresses: the first segment of the path picks the endpoint;
+//! whatever has none is a health probe for GET, HEAD and OPTIONS (an unknown GET path gets the status document
+//! with 503, HEAD of `/cluster` too), and 501 for any other verb. Connections are closed after one answer.
+//!
+//! Caveats: certificates are read once, at the start. There is no authentication, as there is nothing yet that
+//! changes anything: who adds a changing verb to the table adds the check of access first.
+//!
+//! [`Facts`]: crate::cluster::Facts
+
+mod documents;
+mod explain;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod health;
+mod metrics;
+mod query;
+mod route;
+mod serve;
+mod tls;
+mod view;
+mod wire;
+
+pub use documents::{
+    CONTRACT, cluster_document, config_document, history_document, starting_document, status_document,
+};
+pub use explain::explain_document;
+pub use health::{health, liveness, readiness};
+pub use metrics::metrics_text;
+pub use query::Query;
+pub use route::{Ask, Identity, answer};
+pub use serve::{ApiError, ApiHandle, ApiOptions, serve};
+pub use tls::{TlsError, TlsOptions, VerifyClient};
+pub use wire::{Kind, Reply, dumps};
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod socket_tests;

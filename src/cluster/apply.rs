@@ -11,7 +11,11 @@ use super::wal::Timeline;
 /// Carries out `command` from a log entry written under `vote`, or says why not; a command that is not carried
 /// out changes nothing.
 pub fn apply(state: &mut State, command: &Command, vote: Vote) -> Outcome {
-    if command.vote != vote || command.expected.is_some_and(|revision| revision != state.revision) {
+    if command.vote != vote
+        || command
+            .expected
+            .is_some_and(|revision| revision != state.revision)
+    {
         return Outcome::Stale(state.revision);
     }
     let mut next = state.clone();

@@ -1,5 +1,6 @@
 //! What PostgreSQL is started with: defaults, cluster-wide and local settings merged, controlled ones fixed.
 
+use super::gucs::{self, CONTROLLED, Controlled};
 use super::model::PostgresConfig;
 use crate::cluster::Settings;
 use std::collections::BTreeMap;
@@ -30,11 +31,88 @@ pub struct Effective {
 }
 
 /// Merges: defaults < dynamic < local < controlled.
-pub fn effective(
-    _config: &PostgresConfig,
-    _scope: &str,
-    _settings: &Settings,
-    _server_major: u32,
-) -> Effective {
-    Effective::default()
+pub fn effective(config: &PostgresConfig, scope: &str, settings: &Settings, server_major: u32) -> Effective {
+    let dynamic = &settings.postgresql;
+    let mut parameters = BTreeMap::from([
+        // A standby that lost its primary must not sleep for PostgreSQL's 5 s before it looks again.
+        ("wal_retrieve_retry_interval".to_owned(), "100ms".to_owned()),
+    ]);
+    parameters.extend(free(&dynamic.parameters));
+    parameters.extend(free(&config.parameters));
+    let mut dropped = Vec::new();
+    parameters.retain(|name, _| {
+        let unknown = gucs::is_unknown_to(name, server_major);
+        if unknown {
+            dropped.push(name.clone());
+        }
+        !unknown
+    });
+    // Only the daemon restarts PostgreSQL: what a crash left committed but unreplicated must not be shown.
+    parameters.insert("restart_after_crash".to_owned(), "off".to_owned());
+    let mut command_line = Vec::new();
+    for row in CONTROLLED.iter().filter(|row| row.name != "wal_keep_segments") {
+        let value = controlled_value(row, config, scope, &dynamic.parameters);
+        if row.on_command_line {
+            command_line.push((row.name.to_owned(), value.clone()));
+        }
+        parameters.insert(row.name.to_owned(), value);
+    }
+    let mut recovery: BTreeMap<String, String> = free(&dynamic.recovery_conf).collect();
+    recovery.extend(free(&config.recovery_conf));
+    Effective {
+        // A file named by the operator is the operator's.
+        pg_hba: lines(&config.pg_hba, &dynamic.pg_hba).filter(|_| !parameters.contains_key("hba_file")),
+        pg_ident: lines(&config.pg_ident, &dynamic.pg_ident)
+            .filter(|_| !parameters.contains_key("ident_file")),
+        parameters,
+        command_line,
+        recovery,
+        use_pg_rewind: config.use_pg_rewind.unwrap_or(dynamic.use_pg_rewind),
+        remove_on_rewind_failure: config
+            .remove_on_rewind_failure
+            .or(dynamic.remove_on_rewind_failure),
+        remove_on_diverged_timelines: config
+            .remove_on_diverged_timelines
+            .or(dynamic.remove_on_diverged_timelines),
+        pg_ctl_timeout_s: config.pg_ctl_timeout_s.unwrap_or(dynamic.pg_ctl_timeout_s),
+        dropped,
+    }
+}
+
+/// The parameters that are the operator's to choose, names in lower case.
+fn free(given: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    given
+        .iter()
+        .filter(|(name, _)| gucs::controlled(name).is_none() && gucs::ours(name).is_none())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+}
+
+fn lines(local: &Option<Vec<String>>, dynamic: &Option<Vec<String>>) -> Option<Vec<String>> {
+    local.as_ref().or(dynamic.as_ref()).cloned()
+}
+
+fn controlled_value(
+    row: &Controlled,
+    config: &PostgresConfig,
+    scope: &str,
+    dynamic: &BTreeMap<String, String>,
+) -> String {
+    let judged = |name: &str| {
+        dynamic
+            .get(name)
+            .and_then(|text| gucs::controlled(name)?.judge(text).ok())
+    };
+    match row.name {
+        "listen_addresses" => config.listen.addresses.clone(),
+        "port" => config.listen.port.to_string(),
+        "cluster_name" => scope.to_owned(),
+        "wal_keep_size" => judged("wal_keep_size")
+            .or_else(|| {
+                // A segment is 16 MB; the older spelling gave their number.
+                let segments = judged("wal_keep_segments")?.parse::<u64>().ok()?;
+                Some(format!("{}MB", segments.checked_mul(16)?))
+            })
+            .unwrap_or_else(|| row.default.to_owned()),
+        name => judged(name).unwrap_or_else(|| row.default.to_owned()),
+    }
 }

@@ -1,9 +1,54 @@
 //! What was typed and what it means: node file and environment, checked once, then immutable.
+//!
+//! ```text
+//!  file or directory    PATRONI_* MATRIARCH_*          JSON of the dynamic configuration
+//!          \                 /                                   |
+//!        sources + yaml: one tree of texts with places      value::from_json
+//!                      |                                         |
+//!               survey (keys.rs): unknown, without effect, refused, wrong shape
+//!                      |                                         |
+//!      node_file, raft, postgresql  -- reader -->          settings
+//!                      |                                         |
+//!               relations between keys                           |
+//!                      |                                         |
+//!                   Config  ------------- effective -------------'--> what PostgreSQL is started with
+//! ```
+//!
+//! Invariants:
+//! - `keys.rs` is the one table of keys: checks, defaults, variables and `configs/reference.yaml` follow it.
+//! - All problems are reported at once, each with its place, its key and what would be right. A problem stops
+//!   the node before anything is touched; a warning says what has no effect. Nothing typed is lost silently.
+//! - What asks for more safety than is built is refused, never half obeyed.
+//! - Secrets do not show in `Debug`.
+//!
+//! Values keep the text they were written with, and whoever reads a key gives it its type: `password: 0123` is
+//! a password, `hot_standby: on` a boolean. Only `bootstrap.dcs` is typed by YAML's own rules (1.1, as Patroni's
+//! library has them), because it becomes JSON that people compare with what they know.
+//!
+//! Caveats: a file of a directory replaces lists of an earlier one as a whole; relative paths are taken from
+//! the working directory of the program.
 
 mod effective;
+mod gucs;
+mod keys;
 mod model;
+mod node_file;
+mod postgresql;
 mod problem;
+mod raft;
+mod reader;
+#[cfg(test)]
+mod reference;
+mod relations;
 mod secret;
+mod settings;
+mod sources;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
+mod yaml;
 
 pub use effective::{Effective, effective};
 pub use model::{
@@ -11,9 +56,10 @@ pub use model::{
     Log, Login, PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,
 };
 pub use problem::Problem;
+pub use relations::{check_ttl, notes, ttl_floor_ms};
 pub use secret::Secret;
+pub use settings::{STOP_MARGIN_MS, settings};
 
-use crate::cluster::Settings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -30,19 +76,27 @@ pub struct Loaded {
 ///
 /// # Errors
 /// All that must be mended before the node can start.
-pub fn load(path: &Path, _env: &BTreeMap<String, String>) -> Result<Loaded, Vec<Problem>> {
-    Err(vec![Problem {
-        source_name: path.display().to_string(),
-        line: None,
-        key: String::new(),
-        message: "not readable yet".to_owned(),
-    }])
+pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, Vec<Problem>> {
+    let (loaded, problems) = load_all(path, env);
+    match loaded {
+        Some(loaded) if problems.is_empty() => Ok(loaded),
+        _ => Err(problems),
+    }
 }
 
-/// Reads the dynamic configuration (JSON text).
-///
-/// # Errors
-/// All that keeps it from being used.
-pub fn settings(_json_text: &str) -> Result<Settings, Vec<Problem>> {
-    Ok(Settings::default())
+/// As [`load`], but warnings are told beside problems; the configuration is meaningless if there are any.
+pub(crate) fn load_all(path: &Path, env: &BTreeMap<String, String>) -> (Option<Loaded>, Vec<Problem>) {
+    let written = match sources::read(path, env) {
+        Ok(written) => written,
+        Err(problems) => return (None, problems),
+    };
+    let mut reader = reader::Reader::new(written.root, "");
+    reader.warnings = written.warnings;
+    let config = node_file::read(&mut reader, path, env);
+    // In the order of the file, so that it can be mended from top to bottom.
+    let key = |problem: &Problem| (problem.source_name.clone(), problem.line);
+    reader.warnings.sort_by_key(key);
+    reader.problems.sort_by_key(key);
+    let warnings = reader.warnings.iter().map(ToString::to_string).collect();
+    (Some(Loaded { config, warnings }), reader.problems)
 }

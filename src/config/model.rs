@@ -1,7 +1,7 @@
 //! What a node file means, once checked: immutable, with every default filled in.
 
 use super::secret::Secret;
-use crate::cluster::{Endpoint, MemberName, Tags};
+use crate::cluster::{Endpoint, MemberName, Settings, Tags};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -227,6 +227,8 @@ pub struct BootstrapUser {
 pub struct Bootstrap {
     /// The first dynamic configuration, JSON text.
     pub dcs: String,
+    /// The same, checked.
+    pub settings: Settings,
     /// Options of initdb.
     pub initdb: Vec<InitdbOption>,
     /// Lines of the first pg_hba.conf.

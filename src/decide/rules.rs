@@ -270,7 +270,7 @@ fn bootstrap_under_way(view: &View<'_>) -> Option<Verdict> {
     if view.holding().is_some() {
         return stand(format!("{name} is creating the database cluster"));
     }
-    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    let over = view.move_at();
     (view.now < over)
         .then(|| Verdict::Stand(format!("{name} was creating the database cluster and is silent")))
 }
@@ -426,7 +426,7 @@ fn healthy(view: &View<'_>) -> Option<Verdict> {
 fn lease_running(view: &View<'_>) -> Option<Verdict> {
     let (name, epoch) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
-    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    let over = view.move_at();
     (view.now < over).then_some(())?;
     let left = over.since(view.now);
     stand(format!(

@@ -81,7 +81,9 @@ impl Desk {
         if inner.ttl.0 != state.ttl_ms {
             inner.ttl = (state.ttl_ms, now);
         }
-        inner.heard.retain(|name, heard| state.members.contains_key(name) || now.since(heard.at) < 10_000);
+        inner
+            .heard
+            .retain(|name, heard| state.members.contains_key(name) || now.since(heard.at) < 10_000);
         drop(inner);
         self.wake();
     }
@@ -115,7 +117,15 @@ impl Desk {
         } else {
             old.map_or(now, |old| old.followed_at)
         };
-        inner.heard.insert(name, Heard { report, at: now, followed_at, ended_at });
+        inner.heard.insert(
+            name,
+            Heard {
+                report,
+                at: now,
+                followed_at,
+                ended_at,
+            },
+        );
         drop(inner);
         if important {
             self.wake();
@@ -126,7 +136,10 @@ impl Desk {
     /// All newest reports with their ages.
     pub fn digest(&self, now: Moment) -> Vec<Seen> {
         let inner = self.lock();
-        let seen = |heard: &Heard| Seen { report: heard.report.clone(), age_ms: now.since(heard.at) };
+        let seen = |heard: &Heard| Seen {
+            report: heard.report.clone(),
+            age_ms: now.since(heard.at),
+        };
         inner.heard.values().map(seen).collect()
     }
 
@@ -140,13 +153,20 @@ impl Desk {
     pub fn grant(&self, asker: &MemberName, epoch: Epoch, state: &State, now: Moment) -> Option<Grant> {
         let mut inner = self.lock();
         let (holder, held) = state.primacy.held()?;
-        let refused = inner.lead.is_none() || holder != asker || held != epoch || inner.withheld == Some(epoch);
-        let ended = inner.heard.get(asker).is_some_and(|heard| heard.ended_at.is_some());
+        let refused =
+            inner.lead.is_none() || holder != asker || held != epoch || inner.withheld == Some(epoch);
+        let ended = inner
+            .heard
+            .get(asker)
+            .is_some_and(|heard| heard.ended_at.is_some());
         if refused || ended {
             return None;
         }
         inner.last_grant = Some((epoch, now));
-        Some(Grant { epoch, ttl_ms: state.ttl_ms })
+        Some(Grant {
+            epoch,
+            ttl_ms: state.ttl_ms,
+        })
     }
 
     /// Judges, and withholds the lease of an epoch that the verdict moves on from.
@@ -159,26 +179,40 @@ impl Desk {
             settings,
             heard: &inner.heard,
             lead_since,
-            last_grant: inner.last_grant.filter(|(epoch, _)| *epoch == state.epoch).map(|(_, at)| at),
+            last_grant: inner
+                .last_grant
+                .filter(|(epoch, _)| *epoch == state.epoch)
+                .map(|(_, at)| at),
             held_since: inner.held.1,
             ttl_since: inner.ttl.1,
             voters,
         };
         let (rule, verdict) = rules::plan(&view);
-        let wants_news = view.ended().is_some_and(|(heard, ..)| heard.ended_at == Some(heard.at));
+        let wants_news = view
+            .ended()
+            .is_some_and(|(heard, ..)| heard.ended_at == Some(heard.at));
         let reason = match &verdict {
             Verdict::Stand(reason) | Verdict::Propose(_, reason) => reason.clone(),
         };
         let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
         let candidates = state.members.keys().map(judged).collect();
-        let standing = Standing { rule: rule.to_owned(), reason, candidates };
+        let standing = Standing {
+            rule: rule.to_owned(),
+            reason,
+            candidates,
+        };
         if let Verdict::Propose(act, _) = &verdict
             && moves(act)
         {
             inner.withheld = Some(state.epoch);
         }
         inner.standing = standing;
-        Some(Judgement { rule, verdict, vote, wants_news })
+        Some(Judgement {
+            rule,
+            verdict,
+            vote,
+            wants_news,
+        })
     }
 
     /// The proposal is known to have changed nothing: leases of the epoch may be granted again.
@@ -192,7 +226,10 @@ impl Desk {
 
 /// Whether an act ends the present epoch.
 fn moves(act: &Act) -> bool {
-    matches!(act, Act::Bootstrap { .. } | Act::Promote { .. } | Act::Restart { .. })
+    matches!(
+        act,
+        Act::Bootstrap { .. } | Act::Promote { .. } | Act::Restart { .. }
+    )
 }
 
 /// Whether the leader should look at once.

@@ -27,7 +27,13 @@ impl Mailroom {
         settings: watch::Receiver<Arc<Settings>>,
         poke: watch::Sender<u64>,
     ) -> Self {
-        Self { desk, state, settings, group: OnceLock::new(), poke }
+        Self {
+            desk,
+            state,
+            settings,
+            group: OnceLock::new(),
+            poke,
+        }
     }
 
     /// The group exists only after its inbox; until then nothing is answered.
@@ -45,7 +51,9 @@ impl Mailroom {
         };
         let (sent_at, member) = (report.sent_at, report.member().clone());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
-        let Some(group) = self.group.get() else { return PeerReply::NotLeader };
+        let Some(group) = self.group.get() else {
+            return PeerReply::NotLeader;
+        };
         if group.status().borrow().lead.is_none() {
             return PeerReply::NotLeader;
         }
@@ -59,7 +67,14 @@ impl Mailroom {
         }
         let revision = self.state.borrow().revision;
         let digest = self.desk.digest(clock::now());
-        PeerReply::Answer(Answer { sent_at, revision, grant, duplicate_of, standing: self.desk.standing(), digest })
+        PeerReply::Answer(Answer {
+            sent_at,
+            revision,
+            grant,
+            duplicate_of,
+            standing: self.desk.standing(),
+            digest,
+        })
     }
 }
 

@@ -31,12 +31,17 @@ pub async fn run(
     loop {
         // Timing out is the normal case: the tick.
         let _ = tokio::time::timeout(TICK, desk.news()).await;
-        let vote = status.borrow().lead.map(|lead| Vote { term: lead.term, node: lead.node });
+        let vote = status.borrow().lead.map(|lead| Vote {
+            term: lead.term,
+            node: lead.node,
+        });
         desk.note_lead(vote, clock::now());
         let now = state.borrow().clone();
         let rules = settings.borrow().clone();
         let voters = status.borrow().voters.len();
-        let Some(judgement) = desk.judge(&now, &rules, voters, clock::now()) else { continue };
+        let Some(judgement) = desk.judge(&now, &rules, voters, clock::now()) else {
+            continue;
+        };
         say(&judgement, &mut last_line);
         if judgement.wants_news {
             poke(&group);
@@ -82,7 +87,9 @@ fn say(judgement: &Judgement, last_line: &mut String) {
             return;
         }
         // The countdown of a lease changes with every look; its rule does not.
-        Verdict::Stand(reason) if judgement.rule != "lease-running" => format!("{}: {reason}", judgement.rule),
+        Verdict::Stand(reason) if judgement.rule != "lease-running" => {
+            format!("{}: {reason}", judgement.rule)
+        }
         Verdict::Stand(_) => judgement.rule.to_owned(),
     };
     if line != *last_line {
@@ -101,7 +108,9 @@ async fn propose(group: &Group, desk: &Desk, state: &State, command: &Command) {
                 // The state that refused it has been applied here by now; look at it, do not spin.
                 tokio::time::sleep(TICK).await;
             }
-            Err(why) => tracing::error!(rule = %command.rule, "the answer to a proposal is unreadable: {why}"),
+            Err(why) => {
+                tracing::error!(rule = %command.rule, "the answer to a proposal is unreadable: {why}")
+            }
         },
         // It may still be committed: the lease stays withheld until the epoch has changed or another reign begins.
         Err(why) => tracing::warn!(rule = %command.rule, "proposal: {why}"),
@@ -111,11 +120,24 @@ async fn propose(group: &Group, desk: &Desk, state: &State, command: &Command) {
 /// Asks every other member for a fresh report; nobody waits for the answers.
 fn poke(group: &Group) {
     let me = group.id();
-    let peers: Vec<u64> = group.status().borrow().voters.iter().map(|peer| peer.id).filter(|id| *id != me).collect();
+    let peers: Vec<u64> = group
+        .status()
+        .borrow()
+        .voters
+        .iter()
+        .map(|peer| peer.id)
+        .filter(|id| *id != me)
+        .collect();
     for peer in peers {
         let group = group.clone();
         tokio::spawn(async move {
-            let _ = group.ask(peer, envelope::seal(Kind::Message, &PeerMessage::Poke), POKE_DEADLINE).await;
+            let _ = group
+                .ask(
+                    peer,
+                    envelope::seal(Kind::Message, &PeerMessage::Poke),
+                    POKE_DEADLINE,
+                )
+                .await;
         });
     }
 }
@@ -126,10 +148,16 @@ async fn step_aside(me: &MemberName, group: &Group, state: &State, now: Moment, 
         return last;
     }
     let status = group.status().borrow().clone();
-    let level = status.peers_level.iter().find(|(id, level)| *level && *id != status.id);
+    let level = status
+        .peers_level
+        .iter()
+        .find(|(id, level)| *level && *id != status.id);
     let Some((to, _)) = level else { return last };
     if group.hand_over(*to).await.is_ok() {
-        tracing::info!(to, "handed Raft's lead to another node, because this one has the primary");
+        tracing::info!(
+            to,
+            "handed Raft's lead to another node, because this one has the primary"
+        );
     }
     now
 }

@@ -1,15 +1,14 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
-use super::data::{self, Holdings};
+use super::data::Holdings;
 use super::hands::Hands;
-use super::job::{Done, Job, Purpose};
-use super::jobs;
-use super::ledger::{Doing, Ledger, LedgerError};
+use super::job::{Done, Job};
+use super::ledger::{Ledger, LedgerError};
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
 use crate::clock;
-use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Origin, Report, Role, Settings, State, Timeline};
+use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Report, Role, Settings, State, Timeline};
 use crate::config::Config;
 use crate::decide::duty::{self, Data, Duty, Local, Process};
 use crate::guard::GuardState;
@@ -103,6 +102,8 @@ pub struct Agent {
     pub(super) leaving: bool,
     pub(super) duty: Duty,
     postmaster: watch::Sender<Option<i32>>,
+    /// The leader wants a report that is newer than this.
+    pub(super) poked_at: Option<Moment>,
     pub(super) last_location: Option<crate::cluster::Lsn>,
 }
 
@@ -110,7 +111,11 @@ impl Agent {
     /// Takes over whatever runs: the guard knows the postmaster, its epoch and its deadline.
     pub fn new(parts: AgentParts) -> (Self, watch::Receiver<Option<i32>>) {
         let (postmaster, seen) = watch::channel(None);
-        let guard = parts.hands.as_ref().map(|hands| hands.guard.watch().borrow().clone()).unwrap_or_default();
+        let guard = parts
+            .hands
+            .as_ref()
+            .map(|hands| hands.guard.watch().borrow().clone())
+            .unwrap_or_default();
         let mut running = None;
         if let (Some(_), Some((epoch, until))) = (guard.postmaster, guard.armed) {
             parts.tenancy.resume(epoch, until);
@@ -131,31 +136,47 @@ impl Agent {
             streamed_in: None,
             timeline_seen: None,
             adrift_since: None,
-            pub(super) configured: None,
-            pub(super) slots: Vec::new(),
-            pub(super) retry_at: BTreeMap::new(),
+            configured: None,
+            slots: Vec::new(),
+            retry_at: BTreeMap::new(),
             trouble: None,
             unpromotable: None,
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
-            pub(super) last_location: None,
+            poked_at: None,
+            last_location: None,
         };
         (agent, seen)
     }
 
     /// Runs until told to stop (then PostgreSQL is stopped first) or until this node must not go on.
-    pub async fn run(mut self, seen: watch::Receiver<Option<i32>>, mut stop: oneshot::Receiver<()>) -> Result<(), AgentError> {
+    pub async fn run(
+        mut self,
+        seen: watch::Receiver<Option<i32>>,
+        mut stop: oneshot::Receiver<()>,
+    ) -> Result<(), AgentError> {
         let (publish, mut probed) = watch::channel(Probed::default());
         let (_never, quiet) = watch::channel(GuardState::default());
-        let mut guard = self.parts.hands.as_ref().map_or(quiet, |hands| hands.guard.watch());
+        let mut guard = self
+            .parts
+            .hands
+            .as_ref()
+            .map_or(quiet, |hands| hands.guard.watch());
         let prober = self.parts.hands.as_ref().map(|hands| {
             let (session, poke) = (hands.session.clone(), self.parts.poke.clone());
-            tokio::spawn(probe::run(session, seen, poke, self.parts.settings.clone(), publish))
+            tokio::spawn(probe::run(
+                session,
+                seen,
+                poke,
+                self.parts.settings.clone(),
+                publish,
+            ))
         });
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
+        let mut poke = self.parts.poke.clone();
         let mut gone_at: Option<Moment> = None;
         loop {
             self.guard = guard.borrow_and_update().clone();
@@ -172,6 +193,7 @@ impl Agent {
                 Ok(()) = probed.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = word.changed() => {}
+                Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;
@@ -208,7 +230,8 @@ impl Agent {
         if let Some(why) = self.parts.group.status().borrow().fatal.clone() {
             return Err(AgentError::Raft(why));
         }
-        self.postmaster.send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
+        self.postmaster
+            .send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
         self.take_in(now)?;
         let state = self.parts.state.borrow().clone();
         self.duty = self.judge(&state, now);
@@ -221,8 +244,18 @@ impl Agent {
     pub(super) fn process(&self) -> Process {
         match (self.guard.postmaster, self.guard.clean) {
             (Some(pid), _) => {
-                let role = self.probed.probe.as_ref().filter(|_| self.probed.postmaster == Some(pid));
-                Process::Up(role.map(|probe| if probe.in_recovery { Role::Replica } else { Role::Primary }))
+                let role = self
+                    .probed
+                    .probe
+                    .as_ref()
+                    .filter(|_| self.probed.postmaster == Some(pid));
+                Process::Up(role.map(|probe| {
+                    if probe.in_recovery {
+                        Role::Replica
+                    } else {
+                        Role::Primary
+                    }
+                }))
             }
             (None, true) => Process::Down,
             (None, false) => Process::Ending,
@@ -251,7 +284,11 @@ impl Agent {
             && let Some(epoch) = self.running.take()
         {
             let why = self.trouble.clone().unwrap_or_else(|| {
-                let exit = self.guard.last_exit.clone().unwrap_or_else(|| "is gone".to_owned());
+                let exit = self
+                    .guard
+                    .last_exit
+                    .clone()
+                    .unwrap_or_else(|| "is gone".to_owned());
                 format!("PostgreSQL {exit}")
             });
             self.risen = None;
@@ -285,7 +322,10 @@ impl Agent {
             self.adrift_since = None;
             return;
         };
-        let seen = self.timeline_seen.filter(|(of, _)| *of == pid).map(|(_, timeline)| timeline);
+        let seen = self
+            .timeline_seen
+            .filter(|(of, _)| *of == pid)
+            .map(|(_, timeline)| timeline);
         if let Some(timeline) = probe.timeline.max(seen) {
             self.timeline_seen = Some((pid, timeline));
         }
@@ -309,7 +349,8 @@ impl Agent {
         if now.since(since) > DOUBT_MS
             && let (Some((_, timeline)), Some(lsn)) = (self.timeline_seen, probe.replayed)
         {
-            self.holdings.set_end(Some(crate::cluster::WalEnd { timeline, lsn }));
+            self.holdings
+                .set_end(Some(crate::cluster::WalEnd { timeline, lsn }));
         }
     }
 
@@ -338,7 +379,10 @@ impl Agent {
             };
         }
         if let Some(since) = self.hung_since(now) {
-            return Duty::Fence(format!("PostgreSQL has not answered for {} s", now.since(since) / 1_000));
+            return Duty::Fence(format!(
+                "PostgreSQL has not answered for {} s",
+                now.since(since) / 1_000
+            ));
         }
         duty::duty(state, &local, now)
     }
@@ -367,7 +411,9 @@ impl Agent {
 /// Resolves with the job's result; never without a job.
 async fn finished(job: &mut Option<Job>) -> Done {
     match job {
-        Some(job) => (&mut job.task).await.unwrap_or_else(|why| Done::Failed(why.to_string())),
+        Some(job) => (&mut job.task)
+            .await
+            .unwrap_or_else(|why| Done::Failed(why.to_string())),
         None => std::future::pending().await,
     }
 }

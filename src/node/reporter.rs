@@ -59,7 +59,10 @@ impl Reporter {
         loop {
             let (me, voters) = {
                 let status = status.borrow();
-                (status.id, status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>())
+                (
+                    status.id,
+                    status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>(),
+                )
             };
             tasks.retain(|id, task| {
                 let stays = voters.contains(id);
@@ -69,7 +72,9 @@ impl Reporter {
                 stays
             });
             for id in voters {
-                tasks.entry(id).or_insert_with(|| tokio::spawn(self.clone().to_one(id, id == me)).abort_handle());
+                tasks
+                    .entry(id)
+                    .or_insert_with(|| tokio::spawn(self.clone().to_one(id, id == me)).abort_handle());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -103,7 +108,14 @@ impl Reporter {
 
     fn take(&self, reply: PeerReply) {
         let PeerReply::Answer(answer) = reply else { return };
-        let Answer { sent_at, grant, duplicate_of, standing, digest, .. } = answer;
+        let Answer {
+            sent_at,
+            grant,
+            duplicate_of,
+            standing,
+            digest,
+            ..
+        } = answer;
         if let Some(grant) = grant {
             self.tenancy.accept(grant, sent_at);
         }

@@ -33,7 +33,12 @@ impl Agent {
                 }
                 if matches!(purpose, Purpose::Bootstrap(_)) {
                     self.holdings.data = Data::Unknown;
-                    let copy = self.parts.ledger.facts().incarnation.unwrap_or_else(jobs::new_incarnation);
+                    let copy = self
+                        .parts
+                        .ledger
+                        .facts()
+                        .incarnation
+                        .unwrap_or_else(jobs::new_incarnation);
                     self.parts.ledger.change(|facts| {
                         facts.doing = None;
                         facts.incarnation = Some(copy);
@@ -45,7 +50,8 @@ impl Agent {
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.trouble = Some(format!("could not become primary: {why}"));
-                self.unpromotable = Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
+                self.unpromotable =
+                    Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
                 self.holdings.data = Data::Unknown;
             }
             Done::Cloned(copy) => {
@@ -123,4 +129,3 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Rewind => "rewind",
     }
 }
-

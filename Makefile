@@ -1,0 +1,33 @@
+# The commands of this repository. The Rust toolchain is the only thing a person brings; .ci/prepare installs the rest.
+
+.PHONY: demo test lint bench bench-idle prepare
+
+# Three nodes on this machine, a live table, and the pids to kill. Ctrl-C stops everything.
+demo: prepare
+	cargo build --release --bin matriarch
+	@exec target/release/matriarch demo
+
+# Everything. The integration tests run target/debug/matriarch, so it is built first.
+test: prepare
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+lint:
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials.
+TRIALS ?= 10
+bench: prepare
+	cargo build --release --bin matriarch
+	cargo build --release -p matriarch-chaos --bin bench
+	target/release/bench --trials $(TRIALS)
+
+# What an idle cluster costs: memory, processor time, log entries.
+bench-idle: prepare
+	cargo build --release --bin matriarch
+	cargo build --release -p matriarch-chaos --bin bench
+	target/release/bench --idle
+
+prepare:
+	@.ci/prepare

@@ -1,0 +1,314 @@
+//! One node of a herd: its processes, its faults, what it answers.
+
+use crate::addresses::{PEER_PORT, POSTGRES_PORT, REST_PORT};
+use crate::node_file::PASSWORD;
+use crate::processes::{self, Process};
+use crate::rest;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tokio_postgres::NoTls;
+
+/// An SQL statement of the harness itself takes no longer.
+const SQL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A node: directory, addresses, and its daemon while that runs.
+pub struct Node {
+    /// Member name as its file says.
+    pub name: String,
+    /// Where it listens.
+    pub ip: Ipv4Addr,
+    /// Everything it owns.
+    pub dir: PathBuf,
+    daemon: Option<Child>,
+}
+
+impl Node {
+    pub(crate) fn new(name: String, ip: Ipv4Addr, dir: PathBuf) -> Self {
+        Self {
+            name,
+            ip,
+            dir,
+            daemon: None,
+        }
+    }
+
+    // ----- starting and ending -----
+
+    /// Starts the daemon; its log goes on in the same file.
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "{} is started twice", self.name);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("log file opens");
+        let child = Command::new(matriarch_binary())
+            .arg("run")
+            .arg(self.file())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the daemon starts");
+        self.daemon = Some(child);
+    }
+
+    /// The node file.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join("node.yml")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Address of its peer port.
+    pub fn peer_addr(&self) -> (Ipv4Addr, u16) {
+        (self.ip, PEER_PORT)
+    }
+
+    /// Address of its REST port.
+    pub fn rest_addr(&self) -> (Ipv4Addr, u16) {
+        (self.ip, REST_PORT)
+    }
+
+    /// How the daemon ended, if it has.
+    pub fn exit(&mut self) -> Option<ExitStatus> {
+        let status = self
+            .daemon
+            .as_mut()?
+            .try_wait()
+            .expect("the daemon can be waited for")?;
+        self.daemon = None;
+        Some(status)
+    }
+
+    /// Asks the daemon to end (SIGTERM), which stops PostgreSQL too; `exit` tells when it has.
+    pub fn terminate(&self) {
+        processes::send(self.daemon_pid(), Signal::SIGTERM);
+    }
+
+    /// Process id of the daemon.
+    pub fn daemon_pid(&self) -> i32 {
+        let child = self
+            .daemon
+            .as_ref()
+            .unwrap_or_else(|| panic!("the daemon of {} does not run", self.name));
+        i32::try_from(child.id()).unwrap()
+    }
+
+    /// Process id of the guard.
+    pub fn guard_pid(&self) -> Option<i32> {
+        let is_guard = |process: &Process| process.args.get(1).is_some_and(|arg| arg == "guard");
+        processes::of(&self.dir)
+            .into_iter()
+            .find(is_guard)
+            .map(|process| process.pid)
+    }
+
+    /// Every living PostgreSQL process of the data directory, the postmaster included.
+    pub fn postgres_processes(&self) -> Vec<Process> {
+        let data_dir = self.data_dir();
+        let works_there = |process: &Process| process.cwd.as_ref().is_some_and(|cwd| *cwd == data_dir);
+        processes::of(&self.dir).into_iter().filter(works_there).collect()
+    }
+
+    /// Process id of the postmaster: its title is a command line, not a job, and its parent is not PostgreSQL.
+    pub fn postmaster_pid(&self) -> Option<i32> {
+        let all = self.postgres_processes();
+        let is_child = |process: &Process| all.iter().any(|other| other.pid == process.parent);
+        all.iter()
+            .find(|process| process.program() == "postgres" && process.args.len() > 1 && !is_child(process))
+            .map(|process| process.pid)
+    }
+
+    // ----- faults -----
+
+    /// Kills the daemon alone; guard and PostgreSQL stay.
+    pub fn kill_daemon(&mut self) {
+        processes::kill_now(self.daemon_pid());
+        self.reap();
+    }
+
+    /// Kills the guard alone.
+    pub fn kill_guard(&self) {
+        processes::kill_now(self.guard_pid().expect("a guard runs"));
+    }
+
+    /// Kills the postmaster alone; its children are left to whoever cares.
+    pub fn kill_postmaster(&self) {
+        processes::kill_now(self.postmaster_pid().expect("a postmaster runs"));
+    }
+
+    /// Kills every process of the node as one crash.
+    pub fn kill_whole(&mut self) {
+        let killed = processes::kill_all_of(&self.dir);
+        assert!(
+            killed > 0,
+            "{} was to be killed whole and had no process",
+            self.name
+        );
+        self.reap();
+    }
+
+    /// Stops the daemon with SIGSTOP; guard and PostgreSQL run on.
+    pub fn freeze_daemon(&self) {
+        processes::freeze(self.daemon_pid());
+    }
+
+    /// Ends `freeze_daemon`.
+    pub fn thaw_daemon(&self) {
+        processes::thaw(self.daemon_pid());
+    }
+
+    /// Removes the Raft directory of a node that does not run.
+    pub fn wipe_raft(&self) {
+        assert!(processes::of(&self.dir).is_empty(), "{} still runs", self.name);
+        std::fs::remove_dir_all(self.dir.join("raft")).expect("the Raft directory is removed");
+    }
+
+    /// Freezes the WAL receiver: from now on this standby has nothing of what the primary writes.
+    pub fn freeze_receiver(&self) -> i32 {
+        let is_receiver = |process: &Process| process.title().contains("walreceiver");
+        let receiver = self
+            .postgres_processes()
+            .into_iter()
+            .find(is_receiver)
+            .expect("a WAL receiver runs");
+        processes::freeze(receiver.pid);
+        receiver.pid
+    }
+
+    /// Lets a frozen WAL receiver go, but without what lay in its socket meanwhile: it ends before it reads on.
+    pub fn discard_receiver(&self, pid: i32) {
+        processes::send(pid, Signal::SIGTERM);
+        processes::send(pid, Signal::SIGCONT);
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            child.wait().expect("a killed daemon can be waited for");
+        }
+    }
+
+    // ----- what it says -----
+
+    /// GET a path: status and body.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        rest::get(self.ip, REST_PORT, path).await
+    }
+
+    /// GET a path whose body is JSON.
+    pub async fn get_json(&self, path: &str) -> Option<Value> {
+        serde_json::from_str(&self.get(path).await?.1).ok()
+    }
+
+    /// A value of `GET /patroni` by JSON pointer, as text.
+    pub async fn patroni(&self, pointer: &str) -> Option<String> {
+        self.value("/patroni", pointer).await
+    }
+
+    /// A value of `GET /explain` by JSON pointer, as text.
+    pub async fn explain(&self, pointer: &str) -> Option<String> {
+        self.value("/explain", pointer).await
+    }
+
+    async fn value(&self, path: &str, pointer: &str) -> Option<String> {
+        match self.get_json(path).await?.pointer(pointer)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+
+    /// Whether a load balancer would send writers here.
+    pub async fn is_primary(&self) -> bool {
+        matches!(self.get("/primary").await, Some((200, _)))
+    }
+
+    /// Whether its PostgreSQL streams from a primary.
+    pub async fn is_streaming(&self) -> bool {
+        self.patroni("/replication_state").await.as_deref() == Some("streaming")
+    }
+
+    /// First column of the first row of a query on this node's PostgreSQL.
+    pub async fn sql(&self, statement: &str) -> Result<String, String> {
+        let work = async {
+            let (client, connection) = self.client_config().connect(NoTls).await?;
+            let driver = tokio::spawn(connection);
+            let rows = client.simple_query(statement).await;
+            driver.abort();
+            rows
+        };
+        let messages = match tokio::time::timeout(SQL_DEADLINE, work).await {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(error)) => return Err(crate::writer::describe(&error)),
+            Err(_) => return Err(format!("no answer within {SQL_DEADLINE:?}")),
+        };
+        let first = messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(first.unwrap_or_default())
+    }
+
+    /// How a client connects to this node as superuser.
+    pub fn client_config(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(self.ip.to_string())
+            .port(POSTGRES_PORT)
+            .user("postgres")
+            .password(PASSWORD)
+            .dbname("postgres")
+            .application_name("judge");
+        config
+    }
+
+    /// Everything the daemon has logged so far.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What the daemon has logged since the log was this long.
+    pub fn log_since(&self, length: usize) -> String {
+        self.log().get(length..).unwrap_or_default().to_owned()
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("matriarch.log")
+    }
+}
+
+/// The daemon's binary: `MATRIARCH_BIN`, else the one cargo built beside this program.
+pub fn matriarch_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("MATRIARCH_BIN") {
+        return PathBuf::from(path);
+    }
+    let me = std::env::current_exe().expect("this program knows its path");
+    let beside = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir: &Path| dir.join("matriarch"));
+    beside.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!(
+            "no matriarch binary beside {}: run `cargo build` first",
+            me.display()
+        )
+    })
+}

@@ -1,0 +1,103 @@
+//! The node files of a herd, in the YAML an operator writes.
+
+use crate::addresses::{PEER_PORT, POSTGRES_PORT, REST_PORT};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Password of every role in a herd: connections use it, so that password authentication is what is tested.
+pub const PASSWORD: &str = "herd-secret";
+
+/// What a test may choose about its herd.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Length of a lease in seconds.
+    pub ttl: f64,
+    /// Index of the node that votes and holds no data.
+    pub witness: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: 2.0,
+            witness: None,
+        }
+    }
+}
+
+/// What one node file is made of.
+pub(crate) struct Sheet<'a> {
+    pub(crate) scope: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) partners: &'a [Ipv4Addr],
+    pub(crate) dir: &'a Path,
+    pub(crate) is_witness: bool,
+    pub(crate) options: &'a Options,
+}
+
+impl Sheet<'_> {
+    /// The file's text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.head();
+        if !self.is_witness {
+            text.push_str(&self.bootstrap());
+            text.push_str(&self.postgresql());
+        }
+        text
+    }
+
+    fn head(&self) -> String {
+        let Self { scope, name, ip, .. } = self;
+        let partners: Vec<String> = self
+            .partners
+            .iter()
+            .map(|ip| format!("'{ip}:{PEER_PORT}'"))
+            .collect();
+        format!(
+            "scope: {scope}\n\
+             name: {name}\n\
+             restapi:\n  listen: {ip}:{REST_PORT}\n  connect_address: {ip}:{REST_PORT}\n\
+             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n",
+            partners.join(", "),
+            self.dir.join("raft").display(),
+        )
+    }
+
+    fn bootstrap(&self) -> String {
+        format!(
+            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+             parameters:\n        max_connections: 50\n  \
+             initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
+             pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
+             - host replication all 127.0.0.0/8 scram-sha-256\n",
+            self.options.ttl
+        )
+    }
+
+    fn postgresql(&self) -> String {
+        let Self { ip, dir, .. } = self;
+        let dir = dir.display();
+        let mut text = format!(
+            "postgresql:\n  listen: {ip}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
+             data_dir: {dir}/data\n  pgpass: {dir}/pgpass\n  authentication:\n"
+        );
+        for (role, user) in [
+            ("superuser", "postgres"),
+            ("replication", "replicator"),
+            ("rewind", "rewinder"),
+        ] {
+            let _ = write!(
+                text,
+                "    {role}:\n      username: {user}\n      password: {PASSWORD}\n"
+            );
+        }
+        let _ = write!(
+            text,
+            "  parameters:\n    unix_socket_directories: '{dir}/socket'\n    shared_buffers: 16MB\n    \
+             password_encryption: scram-sha-256\n"
+        );
+        text
+    }
+}

@@ -1,0 +1,60 @@
+//! The life of a cluster on real PostgreSQL: each test reads like the incident it stands for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: an expectation that fails ends the test with its message"
+)]
+
+mod bad_input;
+mod bootstrap;
+mod daemon_fails;
+mod half_done;
+mod primary_dies;
+mod quorum;
+mod return_home;
+
+use matriarch_chaos::oracle::{self, Verdict};
+use matriarch_chaos::writer::Write;
+use matriarch_chaos::{Herd, Pinned, Writer, writer};
+
+/// Rows acknowledged before a fault and after it, so that "writes flow" means something.
+const FLOW: usize = 30;
+/// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
+const FAILOVER_S: u64 = 23;
+/// Ten times what a node that returns may take to stream again (3 s).
+const RETURN_S: u64 = 30;
+
+/// The clients of a test.
+struct Crowd {
+    writer: Writer,
+    pinned: Vec<Pinned>,
+}
+
+impl Crowd {
+    /// Clients whose rows flow already.
+    async fn gather(herd: &Herd) -> Self {
+        writer::prepare(herd).await;
+        let crowd = Self {
+            writer: Writer::start(herd),
+            pinned: Pinned::start_all(herd),
+        };
+        crowd.writer.await_flow(herd, FLOW, 20).await;
+        crowd
+    }
+
+    /// Waits until writes flow again.
+    async fn await_flow(&self, herd: &Herd) {
+        self.writer.await_flow(herd, FLOW, FAILOVER_S).await;
+    }
+
+    /// Sends the clients home and asks the oracle.
+    async fn judge(self, herd: &Herd) -> (Verdict, Vec<Write>) {
+        let mut writes = self.writer.stop().await;
+        let own = writes.clone();
+        writes.append(&mut Pinned::stop_all(self.pinned).await);
+        let primary = herd.await_primary(FAILOVER_S, |_| true).await;
+        (oracle::judge(herd, primary, &writes).await, own)
+    }
+}

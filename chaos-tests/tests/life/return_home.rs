@@ -1,0 +1,187 @@
+//! Nodes that were away come back: by streaming, by pg_rewind, or by a new copy.
+
+use crate::{Crowd, FAILOVER_S, RETURN_S};
+use matriarch_chaos::{Herd, Writer, plain, writer};
+
+/// What the daemon says when it rewinds its data.
+const REWOUND: &str = "rewinding:";
+/// What it says when it takes a new copy.
+const COPIED: &str = "copying the data";
+
+/// Kills the primary's node after rows that no standby has, and waits for its successor. Returns both.
+async fn diverge(herd: &mut Herd) -> (usize, usize) {
+    let old = herd.await_whole(RETURN_S).await;
+    writer::prepare(herd).await;
+    let receivers: Vec<(usize, i32)> = herd
+        .others(old)
+        .into_iter()
+        .map(|i| (i, herd.nodes[i].freeze_receiver()))
+        .collect();
+    herd.nodes[old]
+        .sql("INSERT INTO judge SELECT -1, n FROM generate_series(1, 100) AS n")
+        .await
+        .unwrap();
+    herd.nodes[old].kill_whole();
+    for (node, pid) in receivers {
+        herd.nodes[node].discard_receiver(pid);
+    }
+    let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
+    assert_eq!(
+        ghosts(herd, new).await,
+        "0",
+        "the fault did not happen: the rows reached a standby"
+    );
+    (old, new)
+}
+
+/// Rows that only the dead primary had.
+async fn ghosts(herd: &Herd, node: usize) -> String {
+    herd.nodes[node]
+        .sql("SELECT count(*) FROM judge WHERE writer = -1")
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_primary_returns_with_rows_nobody_has_and_is_rewound() {
+    let mut herd = Herd::three().await;
+    let (old, new) = diverge(&mut herd).await;
+    let logged = herd.nodes[old].log().len();
+    herd.nodes[old].start();
+    herd.await_streaming(old, RETURN_S).await;
+    assert_eq!(
+        ghosts(&herd, old).await,
+        "0",
+        "rows of the dead timeline are still there"
+    );
+    let said = herd.nodes[old].log_since(logged);
+    assert!(said.contains(REWOUND), "it came back without pg_rewind:\n{said}");
+    assert!(
+        !said.contains(COPIED),
+        "it was copied although a rewind is enough:\n{said}"
+    );
+    assert_eq!(
+        herd.await_whole(RETURN_S).await,
+        new,
+        "the return moved the primary"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_old_primary_returns_at_once_and_streams() {
+    let mut herd = Herd::three().await;
+    let old = herd.await_primary(20, |_| true).await;
+    let crowd = Crowd::gather(&herd).await;
+    herd.nodes[old].kill_whole();
+    crowd.await_flow(&herd).await;
+    herd.nodes[old].start();
+    herd.await_streaming(old, RETURN_S).await;
+    herd.await_whole(RETURN_S).await;
+    crowd.judge(&herd).await.0.demand_sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_promoted_by_hand_on_a_timeline_nobody_agreed_on_is_copied_anew() {
+    let mut herd = Herd::three().await;
+    let (old, new) = diverge(&mut herd).await;
+    let data_dir = herd.nodes[old].data_dir();
+    // An operator starts it by hand: standby.signal lies there, so it is read-only until he insists.
+    let options = "-c listen_addresses='' -c primary_conninfo=''";
+    plain::start(&data_dir, options);
+    plain::promote(&data_dir);
+    let socket = herd.nodes[old].dir.join("socket").display().to_string();
+    let port = matriarch_chaos::addresses::POSTGRES_PORT.to_string();
+    let insert = "INSERT INTO judge SELECT -2, n FROM generate_series(1, 100) AS n";
+    // The Debian package keeps psql with the server's programs.
+    plain::run(
+        "psql",
+        &[
+            "-h", &socket, "-p", &port, "-U", "postgres", "-d", "postgres", "-c", insert,
+        ],
+    );
+    plain::stop(&data_dir);
+    let logged = herd.nodes[old].log().len();
+    herd.nodes[old].start();
+    herd.await_streaming(old, RETURN_S).await;
+    let foreign = herd.nodes[old]
+        .sql("SELECT count(*) FROM judge WHERE writer < 0")
+        .await
+        .unwrap();
+    assert_eq!(
+        foreign, "0",
+        "rows of a timeline nobody agreed on are still there"
+    );
+    let said = herd.nodes[old].log_since(logged);
+    assert!(said.contains(COPIED), "it came back without a new copy:\n{said}");
+    assert_eq!(herd.await_whole(RETURN_S).await, new);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_killed_and_returns_and_no_client_notices() {
+    let mut herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let replica = herd.others(primary)[1];
+    let crowd = Crowd::gather(&herd).await;
+    herd.nodes[replica].kill_whole();
+    crowd.await_flow(&herd).await;
+    herd.nodes[replica].start();
+    herd.await_streaming(replica, RETURN_S).await;
+    assert_eq!(crowd.writer.connections(), 1, "the writing client noticed");
+    assert_eq!(herd.await_whole(RETURN_S).await, primary, "the primary moved");
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replicas_postmaster_is_killed_and_it_streams_again() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let replica = herd.others(primary)[0];
+    let crowd = Crowd::gather(&herd).await;
+    let postmaster = herd.nodes[replica].postmaster_pid();
+    herd.nodes[replica].kill_postmaster();
+    herd.await_streaming(replica, RETURN_S).await;
+    assert_ne!(herd.nodes[replica].postmaster_pid(), postmaster);
+    assert_eq!(crowd.writer.connections(), 1, "the writing client noticed");
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
+    let mut herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let wiped = herd.others(primary)[0];
+    writer::prepare(&herd).await;
+    let client = Writer::start(&herd);
+    let id = herd.nodes[wiped]
+        .explain("/raft/id")
+        .await
+        .expect("a Raft id is shown");
+    herd.nodes[wiped].kill_whole();
+    herd.nodes[wiped].wipe_raft();
+    herd.nodes[wiped].start();
+    herd.await_streaming(wiped, RETURN_S).await;
+    let new_id = herd.nodes[wiped]
+        .explain("/raft/id")
+        .await
+        .expect("a Raft id is shown");
+    assert_ne!(
+        new_id, id,
+        "it came back under the id whose promises it has forgotten"
+    );
+    // Its vote counts again: with the third node gone it is one of the two that keep the primary writable.
+    let third = herd.others(primary).into_iter().find(|i| *i != wiped).unwrap();
+    herd.until("the new id among the voters", RETURN_S, async || {
+        voters(&herd, primary).await == Some(3)
+    })
+    .await;
+    herd.nodes[third].kill_whole();
+    client.await_flow(&herd, 300, FAILOVER_S).await;
+    assert_eq!(client.connections(), 1, "the writing client noticed");
+    client.stop().await;
+}
+
+/// Number of Raft voters as a node knows them.
+async fn voters(herd: &Herd, node: usize) -> Option<usize> {
+    let known = herd.nodes[node].get_json("/explain").await?;
+    Some(known.pointer("/raft/voters")?.as_array()?.len())
+}

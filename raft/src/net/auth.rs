@@ -1,0 +1,252 @@
+//! The handshake: both sides prove that they know the cluster's secret and are who they say.
+//!
+//! Each proof is an HMAC-SHA256 over the role, the whole hello and the whole welcome, so over both nonces, both names,
+//! the cluster, the ids and the lane. The role keeps one side's proof from being played back as the other's. Nothing
+//! is answered to a caller that fails; the reason stays in our log.
+
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::net::TcpStream;
+
+pub(crate) use crate::net::socket::Frames;
+use crate::net::socket::Socket;
+use crate::net::tls::{Tls, names_of, server_name};
+use crate::types::{Identity, node_id, random};
+use crate::wire::envelope::{Sealed, open, seal};
+use crate::wire::message::{Acceptance, Hello, Lane, PROTOCOL, Proof, Verdict, Welcome};
+
+/// Frames before the proof are this small.
+const HANDSHAKE_LIMIT: usize = 4 << 10;
+
+/// What this node shows and demands.
+pub(crate) struct Credentials {
+    pub(crate) cluster: String,
+    pub(crate) name: String,
+    pub(crate) addr: String,
+    pub(crate) password: String,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Why a handshake ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("it sent something that is not our handshake: {0}")]
+    Garbage(String),
+    #[error("it belongs to cluster {0:?}")]
+    Cluster(String),
+    #[error("it speaks protocols {0} to {1}, this program {first} to {last}", first = PROTOCOL.0, last = PROTOCOL.1)]
+    Protocol(u16, u16),
+    #[error("its id {id} is not the one of {addr}")]
+    ForgedId { id: u64, addr: String },
+    #[error("it calls itself {name:?} but its certificate is made out to {certified:?}")]
+    Name { name: String, certified: Vec<String> },
+    #[error("it does not know the password")]
+    Password,
+    #[error("{0}")]
+    Turned(&'static str),
+}
+
+impl Refusal {
+    fn garbage(e: crate::wire::envelope::EnvelopeError) -> Refusal {
+        Refusal::Garbage(e.to_string())
+    }
+}
+
+/// The calling side. Answers the connection and the name and id of who was reached.
+pub(crate) async fn call(
+    mine: &Arc<Credentials>,
+    me: Identity,
+    tcp: TcpStream,
+    to: u64,
+    lane: Lane,
+) -> Result<(Frames, Welcome), Refusal> {
+    let (socket, certified) = match &mine.tls {
+        None => (Socket::Plain(tcp), None),
+        Some(tls) => {
+            let stream = tls.connector.connect(server_name(), tcp).await?;
+            let names = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|c| c.first())
+                .map(names_of);
+            (
+                Socket::Tls(Box::new(stream.into())),
+                Some(names.unwrap_or_default()),
+            )
+        }
+    };
+    let mut frames = Frames::new(socket, HANDSHAKE_LIMIT);
+    let hello = Hello {
+        protocol: PROTOCOL,
+        cluster: mine.cluster.clone(),
+        name: mine.name.clone(),
+        addr: mine.addr.clone(),
+        id: me.id,
+        incarnation: me.incarnation,
+        generation: me.generation,
+        to,
+        lane,
+        nonce: random()?,
+    };
+    let hello_bytes = sealed(&hello)?;
+    frames.write(&hello_bytes).await?;
+    let welcome_bytes = frames.read().await?;
+    let welcome: Welcome = open(&welcome_bytes).map_err(Refusal::garbage)?;
+    if welcome.cluster != mine.cluster {
+        return Err(Refusal::Cluster(welcome.cluster));
+    }
+    if !(PROTOCOL.0..=PROTOCOL.1).contains(&welcome.protocol) {
+        return Err(Refusal::Protocol(welcome.protocol, welcome.protocol));
+    }
+    check_name(&welcome.name, certified)?;
+    let proof = Proof {
+        mac: mac(mine, Role::Caller, &hello_bytes, &welcome_bytes)?,
+    };
+    frames.write(&sealed(&proof)?).await?;
+    let verdict: Verdict = open(&frames.read().await?).map_err(Refusal::garbage)?;
+    check_mac(mine, Role::Called, &hello_bytes, &welcome_bytes, &verdict.mac)?;
+    match verdict.accepted {
+        Acceptance::Yes => {}
+        Acceptance::OtherId => return Err(Refusal::Turned("another id lives at that address now")),
+        Acceptance::Replaced => return Err(Refusal::Turned("this node's id was replaced by a newer one")),
+        Acceptance::NotReady => return Err(Refusal::Turned("it has not joined a group yet")),
+    }
+    frames.set_limit(lane.frame_limit());
+    Ok((frames, welcome))
+}
+
+/// The called side, up to and including the verdict, which `accept` gives for a proven caller.
+pub(crate) async fn answer(
+    mine: &Arc<Credentials>,
+    my_id: u64,
+    tcp: TcpStream,
+    accept: impl FnOnce(&Hello) -> Acceptance,
+) -> Result<(Frames, Hello), Refusal> {
+    let (socket, certified) = match &mine.tls {
+        None => (Socket::Plain(tcp), None),
+        Some(tls) => {
+            let stream = tls.acceptor.accept(tcp).await?;
+            let names = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|c| c.first())
+                .map(names_of);
+            (
+                Socket::Tls(Box::new(stream.into())),
+                Some(names.unwrap_or_default()),
+            )
+        }
+    };
+    let mut frames = Frames::new(socket, HANDSHAKE_LIMIT);
+    let hello_bytes = frames.read().await?;
+    let hello: Hello = open(&hello_bytes).map_err(Refusal::garbage)?;
+    let protocol = agree(mine, &hello)?;
+    check_name(&hello.name, certified)?;
+    let welcome = Welcome {
+        protocol,
+        cluster: mine.cluster.clone(),
+        name: mine.name.clone(),
+        id: my_id,
+        nonce: random()?,
+    };
+    let welcome_bytes = sealed(&welcome)?;
+    frames.write(&welcome_bytes).await?;
+    let proof: Proof = open(&frames.read().await?).map_err(Refusal::garbage)?;
+    check_mac(mine, Role::Caller, &hello_bytes, &welcome_bytes, &proof.mac)?;
+    let accepted = accept(&hello);
+    let mac = mac(mine, Role::Called, &hello_bytes, &welcome_bytes)?;
+    frames
+        .write(&sealed(&Verdict {
+            mac,
+            accepted: accepted.clone(),
+        })?)
+        .await?;
+    match accepted {
+        Acceptance::Yes => {}
+        Acceptance::OtherId => return Err(Refusal::Turned("it asked for an id that does not live here")),
+        Acceptance::Replaced => {
+            return Err(Refusal::Turned(
+                "its id was replaced by a newer one of its address",
+            ));
+        }
+        Acceptance::NotReady => return Err(Refusal::Turned("this node has not joined a group yet")),
+    }
+    frames.set_limit(hello.lane.frame_limit());
+    Ok((frames, hello))
+}
+
+/// What can be refused before any proof. Answers the protocol both speak.
+fn agree(mine: &Credentials, hello: &Hello) -> Result<u16, Refusal> {
+    if hello.cluster != mine.cluster {
+        return Err(Refusal::Cluster(hello.cluster.clone()));
+    }
+    let protocol = hello.protocol.1.min(PROTOCOL.1);
+    if protocol < hello.protocol.0.max(PROTOCOL.0) {
+        return Err(Refusal::Protocol(hello.protocol.0, hello.protocol.1));
+    }
+    if hello.id != 0 && hello.id != node_id(&hello.cluster, &hello.addr, hello.incarnation) {
+        return Err(Refusal::ForgedId {
+            id: hello.id,
+            addr: hello.addr.clone(),
+        });
+    }
+    Ok(protocol)
+}
+
+fn check_name(name: &str, certified: Option<Vec<String>>) -> Result<(), Refusal> {
+    match certified {
+        Some(certified) if !certified.iter().any(|c| c == name) => Err(Refusal::Name {
+            name: name.to_owned(),
+            certified,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Which side a proof is for.
+#[derive(Clone, Copy)]
+enum Role {
+    Caller,
+    Called,
+}
+
+fn keyed(mine: &Credentials, role: Role, hello: &[u8], welcome: &[u8]) -> Result<Hmac<Sha256>, Refusal> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(mine.password.as_bytes())
+        .map_err(|e| Refusal::Garbage(format!("the password cannot be a key: {e}")))?;
+    mac.update(match role {
+        Role::Caller => b"matriarch caller",
+        Role::Called => b"matriarch called",
+    });
+    for part in [hello, welcome] {
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part);
+    }
+    Ok(mac)
+}
+
+fn mac(mine: &Credentials, role: Role, hello: &[u8], welcome: &[u8]) -> Result<[u8; 32], Refusal> {
+    Ok(keyed(mine, role, hello, welcome)?.finalize().into_bytes().into())
+}
+
+fn check_mac(
+    mine: &Credentials,
+    role: Role,
+    hello: &[u8],
+    welcome: &[u8],
+    mac: &[u8; 32],
+) -> Result<(), Refusal> {
+    // Compares in constant time.
+    keyed(mine, role, hello, welcome)?
+        .verify_slice(mac)
+        .map_err(|_| Refusal::Password)
+}
+
+fn sealed<T: Sealed>(value: &T) -> Result<Vec<u8>, Refusal> {
+    seal(value).map_err(Refusal::garbage)
+}

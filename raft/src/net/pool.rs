@@ -1,0 +1,247 @@
+//! Idle connections to one peer on one lane, and the calls made over them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use crate::machine::Peer;
+use crate::net::auth::{self, Credentials};
+use crate::net::socket::Frames;
+use crate::net::throttle::Throttle;
+use crate::types::Identity;
+use crate::wire::envelope::{open, seal};
+use crate::wire::message::{Lane, Request, Response};
+
+/// Shortest and longest pause after a failed connection attempt.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(300));
+/// A whole handshake, both sides.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
+/// Connections one lane may be opening to one peer at a time.
+const DIALS: usize = 2;
+/// Idle connections kept per lane and peer.
+const IDLE: usize = 8;
+
+/// A call that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The peer certainly did not get the request.
+    #[error("{0}")]
+    NotSent(String),
+    /// The peer may have acted on it.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// Told about every peer that proved its name.
+pub(crate) type Introduce = Arc<dyn Fn(Peer) + Send + Sync>;
+
+/// What all pools share.
+pub(crate) struct Dialer {
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) identity: Arc<RwLock<Identity>>,
+    pub(crate) connect: Duration,
+    pub(crate) introduce: Introduce,
+    pub(crate) throttle: Throttle,
+}
+
+impl Dialer {
+    async fn dial(&self, addr: &str, to: u64, lane: Lane) -> Result<Frames, String> {
+        let tcp = timeout(self.connect, TcpStream::connect(addr))
+            .await
+            .map_err(|_| format!("{addr} does not accept a connection within {:?}", self.connect))?
+            .map_err(|e| format!("{addr} cannot be connected: {e}"))?;
+        tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+        let me = *self.identity.read().unwrap_or_else(PoisonError::into_inner);
+        let shaken = timeout(HANDSHAKE, auth::call(&self.credentials, me, tcp, to, lane)).await;
+        match shaken {
+            Ok(Ok((frames, welcome))) => {
+                (self.introduce)(Peer {
+                    id: welcome.id,
+                    name: welcome.name,
+                    addr: addr.to_owned(),
+                });
+                Ok(frames)
+            }
+            Ok(Err(refusal)) => {
+                if let Some(unsaid) = self.throttle.admit(&format!("{addr} {refusal}")) {
+                    tracing::warn!(peer = addr, unsaid, "peer refused: {refusal}");
+                }
+                Err(format!("{addr}: {refusal}"))
+            }
+            Err(_) => Err(format!(
+                "{addr} did not complete the handshake within {HANDSHAKE:?}"
+            )),
+        }
+    }
+}
+
+/// Connections to one peer on one lane.
+pub(crate) struct Pool {
+    dialer: Arc<Dialer>,
+    addr: String,
+    to: u64,
+    lane: Lane,
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Frames>,
+    dialing: usize,
+    failures: u32,
+    not_before: Option<Instant>,
+    last_error: String,
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request and waits for its answer. Dropping the future drops the connection with it.
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        let bytes = seal(request).map_err(|e| CallError::NotSent(e.to_string()))?;
+        if bytes.len() > self.lane.frame_limit() {
+            return Err(CallError::NotSent(format!(
+                "{} bytes are too large for one frame",
+                bytes.len()
+            )));
+        }
+        let until = Instant::now() + deadline;
+        let mut frames = match tokio::time::timeout_at(until, self.checkout()).await {
+            Ok(frames) => frames.map_err(CallError::NotSent)?,
+            Err(_) => return Err(CallError::NotSent(format!("{} is not connected yet", self.addr))),
+        };
+        let exchange = async {
+            frames.write(&bytes).await?;
+            frames.read().await
+        };
+        let lost = |why: String| CallError::Lost(format!("{}: {why}", self.addr));
+        let answer = match tokio::time::timeout_at(until, exchange).await {
+            Ok(answer) => answer.map_err(|e| lost(e.to_string()))?,
+            Err(_) => return Err(lost(format!("no answer within {deadline:?}"))),
+        };
+        let response = open(&answer).map_err(|e| lost(e.to_string()))?;
+        self.put_back(frames);
+        Ok(response)
+    }
+
+    async fn checkout(self: &Arc<Self>) -> Result<Frames, String> {
+        loop {
+            let freed = self.freed.notified();
+            {
+                let mut state = self.state();
+                while let Some(frames) = state.idle.pop() {
+                    if frames.is_quiet() {
+                        return Ok(frames);
+                    }
+                }
+                if state.not_before.is_some_and(|at| Instant::now() < at) {
+                    return Err(state.last_error.clone());
+                }
+                if state.dialing < DIALS {
+                    state.dialing += 1;
+                    tokio::spawn(self.clone().dial());
+                }
+            }
+            freed.await;
+        }
+    }
+
+    /// Runs detached, so that a caller with a short deadline does not keep the connection from being made.
+    async fn dial(self: Arc<Self>) {
+        let dialed = self.dialer.dial(&self.addr, self.to, self.lane).await;
+        match dialed {
+            Ok(frames) => {
+                {
+                    let mut state = self.state();
+                    state.dialing -= 1;
+                    state.failures = 0;
+                    state.not_before = None;
+                }
+                self.put_back(frames);
+            }
+            Err(why) => {
+                let mut state = self.state();
+                state.dialing -= 1;
+                state.failures = state.failures.saturating_add(1);
+                let pause = PAUSE.0 * 2u32.pow(state.failures.min(5) - 1);
+                state.not_before = Some(Instant::now() + pause.min(PAUSE.1));
+                state.last_error = why;
+                drop(state);
+                self.freed.notify_waiters();
+            }
+        }
+    }
+
+    fn put_back(&self, frames: Frames) {
+        let mut state = self.state();
+        if state.idle.len() < IDLE {
+            state.idle.push(frames);
+        }
+        drop(state);
+        self.freed.notify_one();
+    }
+
+    fn hurry(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        state.not_before = None;
+    }
+}
+
+/// All pools of a node.
+pub(crate) struct Pools {
+    dialer: Arc<Dialer>,
+    pools: Mutex<HashMap<(String, u64, Lane), Arc<Pool>>>,
+}
+
+impl Pools {
+    pub(crate) fn new(dialer: Dialer) -> Pools {
+        Pools {
+            dialer: Arc::new(dialer),
+            pools: Mutex::default(),
+        }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, HashMap<(String, u64, Lane), Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pool of one peer and lane. Connects nothing by itself.
+    pub(crate) fn pool(&self, addr: &str, to: u64, lane: Lane) -> Arc<Pool> {
+        let make = || Pool {
+            dialer: self.dialer.clone(),
+            addr: addr.to_owned(),
+            to,
+            lane,
+            state: Mutex::default(),
+            freed: Notify::new(),
+        };
+        self.pools()
+            .entry((addr.to_owned(), to, lane))
+            .or_insert_with(|| Arc::new(make()))
+            .clone()
+    }
+
+    /// Whoever calls us can be called: forget the pauses of its address.
+    pub(crate) fn hurry(&self, addr: &str) {
+        for (_, pool) in self.pools().iter().filter(|((a, _, _), _)| a == addr) {
+            pool.hurry();
+        }
+    }
+
+    /// Forgets the pools of ids that are no members (any more).
+    pub(crate) fn keep_only(&self, wanted: impl Fn(&str, u64) -> bool) {
+        self.pools().retain(|(addr, id, _), _| wanted(addr, *id));
+    }
+}

@@ -1,0 +1,190 @@
+//! What every part of a running member shares.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use matriarch_storage::Store;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::machine::{Inbox, Peer};
+use crate::net::auth::Credentials;
+use crate::net::pool::Pools;
+use crate::net::throttle::Throttle;
+use crate::settings::Settings;
+use crate::status::Status;
+use crate::types::{Identity, Member, Raft, StoredMembership, metrics};
+use crate::wire::message::{Acceptance, Hello, Lane};
+use crate::wire::stored::FormationBytes;
+
+/// Member names by id, as learnt from authenticated hellos.
+pub(crate) type Names = Arc<Mutex<HashMap<u64, String>>>;
+
+/// The shared half of a member; `Group` is the handle on it.
+pub(crate) struct Node {
+    pub(crate) settings: Settings,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) throttle: Throttle,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) status: watch::Sender<Status>,
+    /// Something that `Status` shows changed outside openraft.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) names: Names,
+    /// All founders of the configured group, sorted.
+    pub(crate) founders: Vec<String>,
+    /// The incarnation this store would join with.
+    pub(crate) claim: u64,
+    pub(crate) raft: OnceLock<Raft>,
+    pub(crate) formation: OnceLock<FormationBytes>,
+    pub(crate) identity: Arc<RwLock<Identity>>,
+    /// A reason to stop for good that openraft does not know of.
+    pub(crate) fatal: OnceLock<String>,
+    pub(crate) store: Mutex<Option<Arc<Store>>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// The parts of a new node.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) names: Names,
+    pub(crate) founders: Vec<String>,
+    pub(crate) claim: u64,
+    pub(crate) identity: Arc<RwLock<Identity>>,
+    pub(crate) store: Arc<Store>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Node {
+        Node {
+            settings: parts.settings,
+            credentials: parts.credentials,
+            pools: parts.pools,
+            throttle: Throttle::default(),
+            inbox: parts.inbox,
+            status: watch::channel(Status::default()).0,
+            changed: parts.changed,
+            names: parts.names,
+            founders: parts.founders,
+            claim: parts.claim,
+            raft: OnceLock::new(),
+            formation: OnceLock::new(),
+            identity: parts.identity,
+            fatal: OnceLock::new(),
+            store: Mutex::new(Some(parts.store)),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Who this node is; all zero while it does not know.
+    pub(crate) fn identity(&self) -> Identity {
+        *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on this node is that id.
+    pub(crate) fn assume(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.changed.notify_one();
+    }
+
+    /// Ends this node's part for a reason of our own.
+    pub(crate) fn give_up(&self, why: String) {
+        tracing::error!("{why}");
+        let _ = self.fatal.set(why);
+        self.changed.notify_one();
+    }
+
+    /// Runs a background task that ends with `close`.
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = tokio::spawn(future);
+        lock(&self.tasks).push(task.abort_handle());
+        task
+    }
+
+    /// Ends every background task.
+    pub(crate) fn abort_tasks(&self) {
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+    }
+
+    /// The store, until `close`.
+    pub(crate) fn store(&self) -> std::io::Result<Arc<Store>> {
+        lock(&self.store)
+            .clone()
+            .ok_or_else(|| std::io::Error::other("the store is closed"))
+    }
+
+    /// Remembers a proven peer's name.
+    pub(crate) fn introduce(&self, peer: Peer) {
+        learn(&self.names, &self.changed, peer);
+    }
+
+    /// The newest committed membership this node knows of.
+    pub(crate) fn membership(&self) -> Option<Arc<StoredMembership>> {
+        self.raft
+            .get()
+            .map(|raft| metrics(raft).committed_membership_config)
+    }
+
+    /// A member as a peer.
+    pub(crate) fn peer(&self, id: u64, member: &Member) -> Peer {
+        let name = match id == self.identity().id {
+            true => self.settings.name.clone(),
+            false => lock(&self.names).get(&id).cloned().unwrap_or_default(),
+        };
+        Peer {
+            id,
+            name,
+            addr: member.addr.clone(),
+        }
+    }
+
+    /// Whether a proven caller may talk to this node, and as what.
+    pub(crate) fn accept(&self, hello: &Hello) -> Acceptance {
+        let me = self.identity();
+        if hello.to != 0 && hello.to != me.id {
+            return Acceptance::OtherId;
+        }
+        if hello.lane != Lane::Message && (hello.to == 0 || hello.id == 0 || self.raft.get().is_none()) {
+            return Acceptance::NotReady;
+        }
+        match self.membership() {
+            Some(membership) if is_replaced(&membership, hello) => Acceptance::Replaced,
+            _ => Acceptance::Yes,
+        }
+    }
+}
+
+/// Records a name and wakes whoever shows it.
+pub(crate) fn learn(names: &Names, changed: &Notify, peer: Peer) {
+    if peer.id == 0 {
+        return;
+    }
+    let mut names = lock(names);
+    if names.get(&peer.id) != Some(&peer.name) {
+        names.insert(peer.id, peer.name);
+        changed.notify_one();
+    }
+}
+
+/// An id is replaced once the membership holds a newer one of its address. A membership that merely does not know the
+/// caller proves nothing: it may be ours that is old.
+fn is_replaced(membership: &StoredMembership, hello: &Hello) -> bool {
+    let newer =
+        |id: &u64, m: &Member| m.addr == hello.addr && *id != hello.id && m.generation > hello.generation;
+    hello.id != 0
+        && membership.get_node(&hello.id).is_none()
+        && membership.nodes().any(|(id, m)| newer(id, m))
+}

@@ -1,0 +1,6 @@
+//! openraft's storage traits over the storage crate.
+
+pub(crate) mod log;
+pub(crate) mod machine;
+#[cfg(test)]
+mod suite;

@@ -1,0 +1,126 @@
+//! From a request to its answer: the table of endpoints, and what everything else gets.
+
+use super::documents::{
+    cluster_document, config_document, history_document, starting_document, status_document,
+};
+use super::explain::explain_document;
+use super::health::{health, liveness, readiness};
+use super::metrics::metrics_text;
+use super::query::Query;
+use super::wire::Reply;
+use crate::cluster::{Facts, Moment};
+use axum::http::{Method, StatusCode};
+
+/// What is asked.
+pub struct Ask<'a> {
+    /// The verb.
+    pub method: &'a Method,
+    /// The path without the query.
+    pub path: &'a str,
+    /// The query.
+    pub query: Query,
+    /// When.
+    pub now: Moment,
+}
+
+/// Who is asked; known before there are any facts.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The cluster's name.
+    pub scope: String,
+    /// The node's name.
+    pub name: String,
+}
+
+type Handler = fn(&Ask<'_>, &Facts) -> Reply;
+
+/// The endpoints: verb, first segment of the path, function. The first segment alone decides, and what is
+/// not here is a health probe or no method at all.
+const ROUTES: &[(&str, &str, Handler)] = &[
+    ("GET", "patroni", |ask, facts| {
+        Reply::json(StatusCode::OK, status_document(facts, ask.now))
+    }),
+    ("GET", "cluster", |ask, facts| {
+        Reply::json(StatusCode::OK, cluster_document(facts, ask.now))
+    }),
+    ("GET", "history", |_, facts| {
+        Reply::json(StatusCode::OK, history_document(facts))
+    }),
+    ("GET", "config", |_, facts| match config_document(facts) {
+        Some(body) => Reply::json(StatusCode::OK, body),
+        None => Reply::error(StatusCode::BAD_GATEWAY, "The cluster has no configuration yet"),
+    }),
+    ("GET", "failsafe", |_, _| {
+        Reply::error(StatusCode::BAD_GATEWAY, "failsafe_mode is off")
+    }),
+    ("GET", "metrics", |ask, facts| {
+        Reply::text(metrics_text(facts, ask.now))
+    }),
+    ("GET", "explain", |ask, facts| {
+        Reply::json(StatusCode::OK, explain_document(facts, ask.now))
+    }),
+    ("GET", "liveness", |ask, facts| {
+        Reply::bare(liveness(facts, ask.now))
+    }),
+    ("GET", "readiness", |ask, facts| {
+        Reply::bare(readiness(&ask.query, facts, ask.now))
+    }),
+    ("PATCH", "config", unsupported),
+    ("PUT", "config", unsupported),
+    ("POST", "reload", unsupported),
+    ("POST", "restart", unsupported),
+    ("DELETE", "restart", unsupported),
+    ("POST", "switchover", unsupported),
+    ("DELETE", "switchover", unsupported),
+    ("POST", "failover", unsupported),
+    ("POST", "reinitialize", unsupported),
+    ("POST", "failsafe", unsupported),
+];
+
+/// The answer to any request. Pure: the facts and the moment are arguments.
+pub fn answer(ask: &Ask<'_>, who: &Identity, facts: Option<&Facts>) -> Reply {
+    let segment = ask
+        .path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let row = ROUTES
+        .iter()
+        .find(|(verb, name, _)| *verb == ask.method.as_str() && *name == segment);
+    let is_probe = matches!(*ask.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    match (facts, row) {
+        (None, _) if is_probe => {
+            let body = starting_document(&who.scope, &who.name);
+            probe_reply(ask, StatusCode::SERVICE_UNAVAILABLE, || body)
+        }
+        (Some(facts), Some((_, _, handler))) => handler(ask, facts),
+        (Some(facts), None) if is_probe => {
+            let status = health(ask.path, &ask.query, facts, ask.now);
+            probe_reply(ask, status, || status_document(facts, ask.now))
+        }
+        (None, Some(_)) => Reply::error(StatusCode::SERVICE_UNAVAILABLE, "The node is still starting"),
+        (_, None) => unsupported_method(ask.method),
+    }
+}
+
+/// HEAD and OPTIONS get the status alone.
+fn probe_reply(ask: &Ask<'_>, status: StatusCode, body: impl FnOnce() -> String) -> Reply {
+    if *ask.method == Method::GET {
+        Reply::json(status, body())
+    } else {
+        Reply::bare(status)
+    }
+}
+
+/// For the verbs whose work is not built: as if there were no such endpoint, which clients know how to read.
+fn unsupported(ask: &Ask<'_>, _: &Facts) -> Reply {
+    unsupported_method(ask.method)
+}
+
+fn unsupported_method(method: &Method) -> Reply {
+    Reply::error(
+        StatusCode::NOT_IMPLEMENTED,
+        &format!("Unsupported method ('{method}')"),
+    )
+}

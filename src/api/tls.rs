@@ -1,0 +1,112 @@
+//! TLS of the REST door: certificate, key, and whether clients must show theirs.
+
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// Whether clients must show a certificate (`verify_client`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyClient {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They are asked; a wrong one is refused.
+    Optional,
+    /// Without one nothing is answered.
+    Required,
+}
+
+/// What TLS needs.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// Certificate chain, PEM (`restapi.certfile`).
+    pub certfile: PathBuf,
+    /// Private key, PEM; absent means that the certificate's file holds it too (`restapi.keyfile`).
+    pub keyfile: Option<PathBuf>,
+    /// Certificates that sign clients' certificates (`restapi.cafile`).
+    pub cafile: Option<PathBuf>,
+    /// Whether clients must show a certificate (`restapi.verify_client`).
+    pub verify_client: VerifyClient,
+}
+
+/// TLS cannot be offered with these files.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or holds something else.
+    #[error("restapi.{key}: {path} holds no usable PEM {what}: {reason}", path = path.display())]
+    File {
+        /// The configuration key.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Clients shall be verified and nothing says against what.
+    #[error(
+        "restapi.verify_client needs restapi.cafile, the certificates that clients' ones are signed with"
+    )]
+    NoCa,
+    /// Certificate and key do not fit together, or no protocol version is left.
+    #[error("restapi.certfile and restapi.keyfile cannot be used together: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// Reads the files once, so that a mistake is found at the start.
+pub(super) fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = certificates("certfile", &options.certfile)?;
+    let (key_name, key_path) = match &options.keyfile {
+        Some(path) => ("keyfile", path),
+        None => ("certfile", &options.certfile),
+    };
+    let key = PrivateKeyDer::from_pem_file(key_path)
+        .map_err(|e| bad(key_name, key_path, "private key", &e.to_string()))?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match options.verify_client {
+        VerifyClient::None => builder.with_no_client_auth(),
+        asked => {
+            let cafile = options.cafile.as_ref().ok_or(TlsError::NoCa)?;
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates("cafile", cafile)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if asked == VerifyClient::Optional {
+                verifier.allow_unauthenticated()
+            } else {
+                verifier
+            };
+            let verifier = verifier
+                .build()
+                .map_err(|e| bad("cafile", cafile, "certificate", &e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match found {
+        Ok(list) if list.is_empty() => Err(bad(key, path, "certificate", "there is none in it")),
+        Ok(list) => Ok(list),
+        Err(e) => Err(bad(key, path, "certificate", &e.to_string())),
+    }
+}
+
+fn bad(key: &'static str, path: &Path, what: &'static str, reason: &str) -> TlsError {
+    TlsError::File {
+        key,
+        path: path.to_owned(),
+        what,
+        reason: reason.to_owned(),
+    }
+}

@@ -1,0 +1,323 @@
+//! The tree of a node file -> [`Config`]: the sections that every node has.
+
+use super::keys;
+use super::model::{
+    Bootstrap, BootstrapUser, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode,
+};
+use super::postgresql;
+use super::raft::{self, join_or_empty};
+use super::reader::Reader;
+use super::relations;
+use super::settings;
+use super::survey::{nearest, survey};
+use super::units;
+use super::value::{Node, Value};
+use crate::cluster::{MemberName, Tags};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const MAX_NAME_BYTES: usize = 63;
+const REST_PORT: u16 = 8008;
+
+/// Reads everything; the configuration is meaningful only if the reader has no problems afterwards.
+pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, String>) -> Config {
+    survey(reader, "");
+    let scope = reader.required("scope");
+    let name = reader.required("name");
+    check_name(reader, "scope", &scope);
+    check_name(reader, "name", &name);
+    let raft = raft::read(reader, &name);
+    let own_host = units::address(&raft.self_addr, None)
+        .map(|(host, _)| host)
+        .unwrap_or_default();
+    let holds_data = holds_data(reader);
+    let config = Config {
+        path: path.to_owned(),
+        namespace: reader.text("namespace").unwrap_or_default(),
+        restapi: restapi(reader, &own_host),
+        postgresql: holds_data.then(|| postgresql::read(reader, &name, &own_host, env)),
+        bootstrap: bootstrap(reader),
+        tags: tags(reader),
+        watchdog: watchdog(reader),
+        log: log(reader),
+        ctl: ctl(reader),
+        name: MemberName(name),
+        scope,
+        raft,
+    };
+    if reader.problems.is_empty() {
+        relations::check(reader, &config);
+    }
+    config
+}
+
+/// Whether the node has a PostgreSQL. A slip of the pen must not turn a node into a witness.
+fn holds_data(reader: &mut Reader) -> bool {
+    if reader.has("postgresql") {
+        return true;
+    }
+    let keys: Vec<String> = reader
+        .root()
+        .entries()
+        .iter()
+        .map(|(key, _)| key.clone())
+        .collect();
+    if keys.iter().any(|key| key == "postgresql") {
+        reader.problem(
+            "postgresql",
+            "is empty; fill it, or remove it if this node shall only vote",
+        );
+    }
+    let unknown = keys
+        .iter()
+        .filter(|key| *key != "postgresql" && keys::find(key).is_none());
+    if let Some(slip) = unknown
+        .into_iter()
+        .find(|key| nearest(key, ["postgresql"].into_iter()).is_some())
+    {
+        let message = "looks like `postgresql`, without which this node would only vote; correct it";
+        reader.problem(slip, message);
+    }
+    false
+}
+
+fn check_name(reader: &mut Reader, key: &str, name: &str) {
+    let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '\'' | '"' | '\\');
+    if name.len() > MAX_NAME_BYTES || name.contains(bad) || name.starts_with('.') {
+        let message = format!(
+            "\"{name}\" is not a name; use at most {MAX_NAME_BYTES} letters, digits, dots, dashes and underscores"
+        );
+        reader.problem(key, message);
+    }
+}
+
+fn restapi(reader: &mut Reader, own_host: &str) -> RestApi {
+    let listen = reader.address("restapi.listen", Some(REST_PORT));
+    let connect = reader.address("restapi.connect_address", Some(REST_PORT));
+    let (listen_host, port) = listen.clone().unwrap_or_else(|| (own_host.to_owned(), REST_PORT));
+    let (connect_host, connect_port) = connect.unwrap_or_else(|| {
+        let host = if units::is_wildcard(&listen_host) {
+            own_host.to_owned()
+        } else {
+            listen_host.clone()
+        };
+        (host, port)
+    });
+    if units::is_wildcard(&connect_host) {
+        reader.problem(
+            "restapi.connect_address",
+            others_must_reach(&connect_host, connect_port),
+        );
+    }
+    let keyfile = reader.path("restapi.keyfile");
+    let certfile = reader.path("restapi.certfile");
+    if keyfile.is_some() && certfile.is_none() {
+        reader.problem(
+            "restapi.certfile",
+            "is missing beside keyfile; add the certificate, or remove keyfile",
+        );
+    }
+    RestApi {
+        listen: join_or_empty(&listen_host, port),
+        connect_address: join_or_empty(&connect_host, connect_port),
+        authentication: credentials(reader, "restapi.authentication"),
+        certfile,
+        keyfile,
+        keyfile_password: reader.secret("restapi.keyfile_password"),
+        cafile: reader.path("restapi.cafile"),
+        verify_client: match reader.choice("restapi.verify_client") {
+            Some("optional") => VerifyClient::Optional,
+            Some("required") => VerifyClient::Required,
+            _ => VerifyClient::None,
+        },
+        http_extra_headers: reader.parameters("restapi.http_extra_headers"),
+        https_extra_headers: reader.parameters("restapi.https_extra_headers"),
+        server_tokens: reader
+            .choice("restapi.server_tokens")
+            .unwrap_or("original")
+            .to_owned(),
+        allowlist: reader.words("restapi.allowlist"),
+        allowlist_include_members: reader.flag("restapi.allowlist_include_members"),
+    }
+}
+
+/// The sentence for an address that stands for all of a machine's own.
+pub(crate) fn others_must_reach(host: &str, port: u16) -> String {
+    format!("{host} cannot be reached from other nodes; write this host's address, such as 10.0.0.11:{port}")
+}
+
+fn credentials(reader: &mut Reader, section: &str) -> Option<Credentials> {
+    let username = reader.text(&format!("{section}.username"));
+    let password = reader.secret(&format!("{section}.password"));
+    match (username, password) {
+        (Some(username), Some(password)) => Some(Credentials { username, password }),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.problem(section, "has a username but no password; add the password");
+            None
+        }
+        (None, Some(_)) => {
+            reader.problem(section, "has a password but no username; add the username");
+            None
+        }
+    }
+}
+
+fn ctl(reader: &mut Reader) -> Ctl {
+    Ctl {
+        authentication: credentials(reader, "ctl.authentication"),
+        insecure: reader.flag("ctl.insecure"),
+        cacert: reader.path("ctl.cacert"),
+        certfile: reader.path("ctl.certfile"),
+        keyfile: reader.path("ctl.keyfile"),
+        keyfile_password: reader.secret("ctl.keyfile_password"),
+    }
+}
+
+fn bootstrap(reader: &mut Reader) -> Bootstrap {
+    let dcs = reader
+        .root()
+        .at(settings::DCS)
+        .map(|node| node.json().to_string());
+    Bootstrap {
+        settings: settings::read(reader),
+        dcs: dcs.unwrap_or_else(|| "{}".to_owned()),
+        initdb: reader.options(
+            "bootstrap.initdb",
+            &["pgdata", "nosync", "no-sync", "pwfile", "sync-only", "version"],
+        ),
+        pg_hba: reader.lines("bootstrap.pg_hba").unwrap_or_default(),
+        users: users(reader),
+        allow: reader.root().entries().iter().any(|(key, _)| key == "bootstrap"),
+    }
+}
+
+fn users(reader: &mut Reader) -> Vec<BootstrapUser> {
+    let Some(section) = reader.node("bootstrap.users") else {
+        return Vec::new();
+    };
+    let mut users = Vec::new();
+    for (name, user) in section.entries() {
+        // Not by path: a role's name may contain dots.
+        let options: Vec<String> = match user.get("options").map(|node| &node.value) {
+            Some(Value::List(items)) => items.iter().filter_map(Node::text).map(str::to_owned).collect(),
+            Some(Value::Scalar { text, .. }) => text.split(',').map(|word| word.trim().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        if let Some(option) = options.iter().find(|option| option.contains([';', '\0', '\\'])) {
+            let message =
+                format!("\"{option}\" is not a role attribute; write words such as createdb or login");
+            reader.problem(&format!("bootstrap.users.{name}.options"), message);
+        }
+        let password = user.get("password").and_then(Node::text).map(super::Secret::new);
+        users.push(BootstrapUser {
+            name: name.clone(),
+            password,
+            options,
+        });
+    }
+    users
+}
+
+fn tags(reader: &mut Reader) -> Tags {
+    let priority = reader.number("tags.failover_priority");
+    let nofailover = priority_or_flag(reader, "nofailover", "failover_priority", priority);
+    let sync_priority = reader.number("tags.sync_priority");
+    let nosync = priority_or_flag(reader, "nosync", "sync_priority", sync_priority);
+    Tags {
+        nofailover,
+        failover_priority: if nofailover { 0 } else { priority.unwrap_or(1) },
+        noloadbalance: reader.flag("tags.noloadbalance"),
+        clonefrom: reader.flag("tags.clonefrom"),
+        nosync,
+        shown: shown_tags(reader.root()),
+    }
+}
+
+/// A boolean tag, or the priority that means the same when it is zero or less.
+fn priority_or_flag(reader: &mut Reader, flag: &str, priority: &str, number: Option<i64>) -> bool {
+    let path = format!("tags.{flag}");
+    if !reader.has(&path) {
+        return number.is_some_and(|number| number <= 0);
+    }
+    let set = reader.flag(&path);
+    if let Some(number) = number.filter(|number| (*number <= 0) != set) {
+        let word = if set { "True" } else { "False" };
+        let message = format!(
+            "Conflicting configuration between {flag}: {word} and {priority}: {number}. Defaulting to {flag}: {word}"
+        );
+        reader.warn(&path, message);
+    }
+    set
+}
+
+/// The tags as the API shows them: those that are off are left out, unless they overrule a priority.
+fn shown_tags(root: &Node) -> String {
+    const QUIET: [&str; 5] = ["clonefrom", "nofailover", "noloadbalance", "nosync", "nostream"];
+    let Some(tags) = root.get("tags") else {
+        return "{}".to_owned();
+    };
+    let mut shown = serde_json::Map::new();
+    for (name, node) in tags.entries() {
+        let overrules = (name == "nofailover" && tags.get("failover_priority").is_some())
+            || (name == "nosync" && tags.get("sync_priority").is_some());
+        let flag = node.text().and_then(units::boolean);
+        if QUIET.contains(&name.as_str()) {
+            if flag == Some(true) || overrules {
+                shown.insert(name.clone(), flag.unwrap_or(false).into());
+            }
+        } else {
+            shown.insert(name.clone(), node.json());
+        }
+    }
+    serde_json::Value::Object(shown).to_string()
+}
+
+fn watchdog(reader: &mut Reader) -> Watchdog {
+    let mode = match reader.choice("watchdog.mode") {
+        Some("off") => WatchdogMode::Off,
+        Some("required") => {
+            let message = "required is not supported yet; write automatic or off";
+            reader.problem("watchdog.mode", message);
+            WatchdogMode::Off
+        }
+        _ => WatchdogMode::Automatic,
+    };
+    let device = reader.path("watchdog.device").unwrap_or_default();
+    if mode == WatchdogMode::Automatic && reader.has("watchdog") && device.exists() {
+        reader.warn(
+            "watchdog",
+            format!("{} is there, but is not used yet", device.display()),
+        );
+    }
+    Watchdog {
+        mode,
+        device,
+        safety_margin_s: reader.number("watchdog.safety_margin").unwrap_or(5),
+    }
+}
+
+fn log(reader: &mut Reader) -> Log {
+    let mode = reader.text("log.mode").and_then(|text| {
+        let digits = text.trim().trim_start_matches("0o");
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777);
+        if mode.is_none() {
+            reader.problem(
+                "log.mode",
+                format!("\"{text}\" is not a file mode; write it octal, such as 0640"),
+            );
+        }
+        mode
+    });
+    Log {
+        level: reader.choice("log.level").unwrap_or("INFO").to_owned(),
+        json: reader.choice("log.type") == Some("json"),
+        dir: reader.path("log.dir"),
+        file_num: reader
+            .number("log.file_num")
+            .and_then(|number| u64::try_from(number).ok())
+            .unwrap_or(4),
+        file_size: reader.bytes("log.file_size"),
+        mode,
+    }
+}

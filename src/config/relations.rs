@@ -1,0 +1,155 @@
+//! Rules between keys: timings that must fit into each other, directories, addresses, the number of voters.
+
+use super::model::{Config, RaftConfig};
+use super::reader::Reader;
+use super::settings::STOP_MARGIN_MS;
+use super::units;
+use crate::cluster::Settings;
+
+/// Beyond the lease: what an operator should reckon with until a lost node's successor accepts writes.
+const TAKE_OVER_MS: u64 = 300;
+
+/// The lease must be longer than this: a leader lost on the way, a report and an orderly stop fit into it.
+pub fn ttl_floor_ms(raft: &RaftConfig, settings: &Settings) -> u64 {
+    STOP_MARGIN_MS + 3 * raft.election_max_ms + settings.report_interval_ms
+}
+
+/// Says what is wrong with a lease on this node's timings.
+pub fn check_ttl(raft: &RaftConfig, settings: &Settings) -> Result<(), String> {
+    let floor = ttl_floor_ms(raft, settings);
+    if settings.ttl_ms > floor {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is too short: with election_max {} and report_interval {} it must be more than {}",
+        units::show_ms(settings.ttl_ms),
+        units::show_ms(raft.election_max_ms),
+        units::show_ms(settings.report_interval_ms),
+        units::show_ms(floor)
+    ))
+}
+
+/// What the operator may want to know of a valid configuration.
+pub fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let ttl_ms = config.bootstrap.settings.ttl_ms;
+    let best = Settings::default().ttl_ms;
+    if config.bootstrap.allow && ttl_ms > best {
+        notes.push(format!(
+            "ttl is {}: node lost: up to {} without a primary; with `ttl: {}` under bootstrap.dcs it is {}",
+            units::show_ms(ttl_ms),
+            units::show_ms(ttl_ms + TAKE_OVER_MS),
+            best / 1_000,
+            units::show_ms(best + TAKE_OVER_MS),
+        ));
+    }
+    notes
+}
+
+pub(crate) fn check(reader: &mut Reader, config: &Config) {
+    raft_timings(reader, &config.raft);
+    if let Err(message) = check_ttl(&config.raft, &config.bootstrap.settings) {
+        let key = if reader.has("bootstrap.dcs.ttl") {
+            "bootstrap.dcs.ttl"
+        } else {
+            "raft.election_max"
+        };
+        let prefix = if key == "raft.election_max" { "ttl " } else { "" };
+        reader.problem(key, format!("{prefix}{message}"));
+    }
+    directories(reader, config);
+    voters(reader, &config.raft);
+    secrecy(reader, &config.raft);
+}
+
+fn raft_timings(reader: &mut Reader, raft: &RaftConfig) {
+    let (beat, least, most) = (
+        raft.heartbeat_interval_ms,
+        raft.election_min_ms,
+        raft.election_max_ms,
+    );
+    if beat == 0 {
+        reader.problem(
+            "raft.heartbeat_interval",
+            "must be more than nothing, such as 50ms",
+        );
+    }
+    if beat * 3 >= least {
+        let message = format!(
+            "{} must be less than a third of election_min, which is {}",
+            units::show_ms(beat),
+            units::show_ms(least)
+        );
+        reader.problem("raft.heartbeat_interval", message);
+    }
+    if least >= most {
+        let message = format!(
+            "{} must be less than election_max, which is {}",
+            units::show_ms(least),
+            units::show_ms(most)
+        );
+        reader.problem("raft.election_min", message);
+    }
+}
+
+fn directories(reader: &mut Reader, config: &Config) {
+    let Some(postgresql) = &config.postgresql else {
+        return;
+    };
+    let raft = &config.raft.data_dir;
+    for (key, dir) in [
+        ("postgresql.data_dir", &postgresql.data_dir),
+        ("postgresql.config_dir", &postgresql.config_dir),
+    ] {
+        if key == "postgresql.config_dir" && postgresql.config_dir == postgresql.data_dir {
+            continue;
+        }
+        if dir.starts_with(raft) {
+            let message = format!(
+                "{} lies inside raft.data_dir; give each its own directory",
+                dir.display()
+            );
+            reader.problem(key, message);
+        } else if raft.starts_with(dir) {
+            let message = format!(
+                "{} lies inside {key}; a clone would remove it; give each its own directory",
+                raft.display()
+            );
+            reader.problem("raft.data_dir", message);
+        }
+    }
+}
+
+fn voters(reader: &mut Reader, raft: &RaftConfig) {
+    let voters = raft.partner_addrs.len() + 1;
+    if voters == 1 {
+        reader.warn(
+            "raft.partner_addrs",
+            "names no other node: nothing can take over from this one",
+        );
+    } else if voters.is_multiple_of(2) {
+        let message = format!(
+            "makes {voters} voters, which survive no more failures than {}; add a node, or a witness (a file without the postgresql section)",
+            voters - 1
+        );
+        reader.warn("raft.partner_addrs", message);
+    }
+}
+
+fn secrecy(reader: &mut Reader, raft: &RaftConfig) {
+    if raft.password.is_some() || raft.cafile.is_some() {
+        return;
+    }
+    let mut addresses: Vec<&String> = vec![&raft.self_addr];
+    addresses.extend(&raft.bind_addr);
+    addresses.extend(&raft.partner_addrs);
+    let open = addresses
+        .into_iter()
+        .find(|text| units::address(text, None).is_ok_and(|(host, _)| !units::is_loopback(&host)));
+    if let Some(address) = open {
+        let message = format!(
+            "is missing, and {address} can be reached from other machines; add the same long secret on every node, or certfile, keyfile and cafile"
+        );
+        reader.problem("raft.password", message);
+    }
+}
