@@ -70,6 +70,7 @@ impl Node {
             ("max_wal_senders", "5"),
             ("shared_buffers", "16MB"),
             ("fsync", "off"),
+            ("wal_retrieve_retry_interval", "100ms"),
             ("wal_keep_size", "128MB"),
             ("search_path", "\"$user\", public, \"o'neil \\ x\""),
         ];

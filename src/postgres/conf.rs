@@ -7,8 +7,6 @@ use std::path::Path;
 const HEAD: &str = "# Written by Matriarch, which overwrites it; change the cluster's settings with matriarch edit-config.\n";
 const BASE: &str = "postgresql.base.conf";
 const MARKER: &str = "matriarch.json";
-/// A standby that lost its primary looks for a new one, and hears of its promotion, this often.
-const RETRY: &str = "100ms";
 /// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
 const RECOVERY: [&str; 13] = [
     "archive_cleanup_command",
@@ -80,7 +78,6 @@ impl Postgres {
         default("listen_addresses", setup.listen_addresses.clone());
         default("port", setup.port.to_string());
         default("cluster_name", setup.scope.clone());
-        default("wal_retrieve_retry_interval", RETRY.to_owned());
         default("hba_file", dir.join("pg_hba.conf").to_string_lossy().into_owned());
         default(
             "ident_file",
