@@ -99,27 +99,37 @@ pub fn raise_priority() -> io::Result<()> {
     })
 }
 
-/// What a child does between fork and exec to become PostgreSQL's postmaster: normal out-of-memory score, the
-/// owner's identity, and death with its parent. The order matters: the score can be reset only before the identity
-/// changes, and a change of identity clears the parent-death signal.
-pub fn become_postmaster(user: Option<(u32, u32)>, parent: u32) -> io::Result<()> {
+/// Who a child becomes: user, group, and the other groups of that user.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups (`ssl-cert` on Debian lets PostgreSQL read its key).
+    pub groups: Vec<u32>,
+}
+
+/// What a child does between fork and exec to become PostgreSQL's postmaster: normal out-of-memory score, none of
+/// the daemon's capabilities, the owner's identity, and death with its parent. The order matters: the score can be
+/// reset only before the identity changes, and a change of identity clears the parent-death signal.
+pub fn become_postmaster(identity: Option<&Identity>, parent: u32) -> io::Result<()> {
     // SAFETY: open, write and close of a constant path, with a buffer that outlives the call.
     unsafe {
-        let fd = libc::open(
-            c"/proc/self/oom_score_adj".as_ptr(),
-            libc::O_WRONLY | libc::O_CLOEXEC,
-        );
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if fd >= 0 {
             libc::write(fd, b"0".as_ptr().cast(), 1);
             libc::close(fd);
         }
+        // A kernel without ambient capabilities has none to clear.
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     }
-    if let Some((uid, gid)) = user {
-        // SAFETY: plain numbers; an empty list of groups needs no memory.
+    if let Some(Identity { uid, gid, groups }) = identity {
+        // SAFETY: the list outlives the call; the rest are plain numbers.
         unsafe {
-            check(libc::setgroups(0, std::ptr::null()))?;
-            check(libc::setgid(gid))?;
-            check(libc::setuid(uid))?;
+            check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+            check(libc::setgid(*gid))?;
+            check(libc::setuid(*uid))?;
         }
     }
     set_parent_death_signal(libc::SIGQUIT)?;

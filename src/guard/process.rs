@@ -425,18 +425,26 @@ fn spawn(spec: &StartSpec) -> io::Result<i32> {
         }
     }
     command.envs(spec.env.iter().map(|(name, value)| (name, value)));
-    let (user, parent) = (spec.user, std::process::id());
+    let (identity, parent) = (spec.user.map(identity), std::process::id());
     sys::before_exec(&mut command, move || {
         nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
         for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
             default(signal)?;
         }
-        sys::become_postmaster(user, parent)
+        sys::become_postmaster(identity.as_ref(), parent)
     });
     let child = command.spawn()?;
     // Its end is collected together with everybody else's.
     i32::try_from(child.id()).map_err(io::Error::other)
+}
+
+fn identity((uid, gid): (u32, u32)) -> sys::Identity {
+    let name = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    let name = name.and_then(|user| std::ffi::CString::new(user.name).ok());
+    let groups = name.and_then(|name| nix::unistd::getgrouplist(&name, gid.into()).ok());
+    let groups = groups.unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+    sys::Identity { uid, gid, groups }
 }
 
 fn ignore(signal: Signal) -> io::Result<()> {
