@@ -103,7 +103,7 @@ pub struct Agent {
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
     pub(super) duty: Duty,
-    postmaster: watch::Sender<Option<i32>>,
+    pub(super) postmaster: watch::Sender<Option<i32>>,
     /// The leader wants a report that is newer than this.
     pub(super) poked_at: Option<Moment>,
     pub(super) last_location: Option<crate::cluster::Lsn>,

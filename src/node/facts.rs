@@ -288,21 +288,9 @@ impl Agent {
 
 /// What the leader should hear of at once.
 fn gist(report: &Report) -> impl PartialEq + use<> {
-    let postgres = report.postgres.as_ref().map(
-        |p| -> (
-            PostgresState,
-            Role,
-            Option<crate::cluster::Timeline>,
-            Option<Fork>,
-            Option<crate::cluster::Epoch>,
-            bool,
-        ) { (p.state, p.role, p.timeline, p.fork, p.streamed_in, p.checkpointed) },
-    );
-    (
-        report.info.clone(),
-        report.tenure.clone(),
-        postgres,
-        report.unpromotable.clone(),
-        report.offer.clone(),
-    )
+    let postgres = report.postgres.as_ref().map(|p| {
+        let stream = (p.streamed_in, p.replication_state.clone());
+        (p.state, p.role, p.timeline, p.fork, p.checkpointed, stream)
+    });
+    (report.info.clone(), report.tenure.clone(), postgres, report.unpromotable.clone(), report.offer.clone())
 }

@@ -46,6 +46,8 @@ impl Agent {
                     })?;
                 }
                 self.refresh_fork();
+                // The probe must see the new role now and not with its next turn: clients wait for it.
+                self.postmaster.send_modify(|_| ());
                 tracing::info!("primary of epoch {epoch}: accepting writes");
             }
             Done::NotRisen(epoch, why) => {
