@@ -74,13 +74,13 @@ impl Reporter {
             for id in voters {
                 tasks
                     .entry(id)
-                    .or_insert_with(|| tokio::spawn(self.clone().to_one(id, id == me)).abort_handle());
+                    .or_insert_with(|| tokio::spawn(self.clone().send_to(id, id == me)).abort_handle());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn to_one(mut self, id: u64, own: bool) {
+    async fn send_to(mut self, id: u64, own: bool) {
         loop {
             let now = clock::now();
             if self.tenancy.may_report(now) {
@@ -90,7 +90,7 @@ impl Reporter {
                     let reply = self.mailroom.receive(report).await;
                     self.take(reply);
                 } else {
-                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(report));
+                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
                     if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
                         && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
                     {
