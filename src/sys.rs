@@ -116,7 +116,10 @@ pub struct Identity {
 pub fn become_postmaster(identity: Option<&Identity>, parent: u32) -> io::Result<()> {
     // SAFETY: open, write and close of a constant path, with a buffer that outlives the call.
     unsafe {
-        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        let fd = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
         if fd >= 0 {
             libc::write(fd, b"0".as_ptr().cast(), 1);
             libc::close(fd);

@@ -61,7 +61,11 @@ fn start_logging(log: &Log) {
         "ERROR" | "CRITICAL" => "error",
         _ => "info",
     };
-    let raft = if level == "debug" { "openraft=info" } else { matriarch_raft::LOG_FILTER };
+    let raft = if level == "debug" {
+        "openraft=info"
+    } else {
+        matriarch_raft::LOG_FILTER
+    };
     let directives = format!("{level},{raft},sled=warn,tokio_postgres=warn,hyper=warn,rustls=warn");
     let filter = std::env::var("MATRIARCH_LOG").ok().unwrap_or(directives);
     let builder = tracing_subscriber::fmt()

@@ -330,13 +330,18 @@ fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, primary: &MemberName)
     if view.now >= ended_at.plus(LAST_BYTES_MS) {
         return false;
     }
-    view.state.members.keys().filter(|name| *name != primary).filter_map(|name| view.fresh(name)).any(|heard| {
-        heard.report.postgres.as_ref().is_some_and(|postgres| {
-            let running = postgres.role == Role::Replica && postgres.state == PostgresState::Running;
-            let last_word = heard.at >= ended_at && postgres.replication_state.is_none();
-            running && !last_word
+    view.state
+        .members
+        .keys()
+        .filter(|name| *name != primary)
+        .filter_map(|name| view.fresh(name))
+        .any(|heard| {
+            heard.report.postgres.as_ref().is_some_and(|postgres| {
+                let running = postgres.role == Role::Replica && postgres.state == PostgresState::Running;
+                let last_word = heard.at >= ended_at && postgres.replication_state.is_none();
+                running && !last_word
+            })
         })
-    })
 }
 
 /// Only with the holder's own word that its epoch is over; its log may end later than any standby's.

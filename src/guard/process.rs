@@ -443,7 +443,11 @@ fn identity((uid, gid): (u32, u32)) -> sys::Identity {
     let name = nix::unistd::User::from_uid(uid.into()).ok().flatten();
     let name = name.and_then(|user| std::ffi::CString::new(user.name).ok());
     let groups = name.and_then(|name| nix::unistd::getgrouplist(&name, gid.into()).ok());
-    let groups = groups.unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+    let groups = groups
+        .unwrap_or_default()
+        .into_iter()
+        .map(nix::unistd::Gid::as_raw)
+        .collect();
     sys::Identity { uid, gid, groups }
 }
 

@@ -240,7 +240,16 @@ fn differs(old: &Report, new: &Report) -> bool {
             report.tenure.clone(),
             report.info.clone(),
             report.unpromotable.clone(),
-            postgres.map(|p| (p.state, p.role, p.timeline, p.fork, p.streamed_in, p.replication_state.clone())),
+            postgres.map(|p| {
+                (
+                    p.state,
+                    p.role,
+                    p.timeline,
+                    p.fork,
+                    p.streamed_in,
+                    p.replication_state.clone(),
+                )
+            }),
         )
     };
     gist(old) != gist(new)

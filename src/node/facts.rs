@@ -84,10 +84,16 @@ impl Agent {
         match &self.ended {
             // The end of the log is part of the last word, so that waits until it was read.
             Some((ended, why)) if *ended >= epoch && self.running.is_none() => match self.process() {
-                Process::Down if self.end_is_known() => {
-                    Tenure::Ended { epoch, end: self.holdings.end, why: why.clone() }
-                }
-                Process::Up(Some(Role::Replica)) => Tenure::Ended { epoch, end: None, why: why.clone() },
+                Process::Down if self.end_is_known() => Tenure::Ended {
+                    epoch,
+                    end: self.holdings.end,
+                    why: why.clone(),
+                },
+                Process::Up(Some(Role::Replica)) => Tenure::Ended {
+                    epoch,
+                    end: None,
+                    why: why.clone(),
+                },
                 _ => Tenure::None,
             },
             _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => {
@@ -98,7 +104,9 @@ impl Agent {
     }
 
     fn end_is_known(&self) -> bool {
-        self.holdings.end.is_some() || self.holdings.system_id().is_none() || self.unreadable >= UNREADABLE_AFTER
+        self.holdings.end.is_some()
+            || self.holdings.system_id().is_none()
+            || self.unreadable >= UNREADABLE_AFTER
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {
@@ -123,7 +131,9 @@ impl Agent {
 
     /// What it is busy with, else what keeps it from being well.
     fn activity(&self) -> Option<String> {
-        let Some(job) = &self.job else { return self.trouble.clone() };
+        let Some(job) = &self.job else {
+            return self.trouble.clone();
+        };
         let progress = job.progress.borrow().clone();
         let what = match job.purpose {
             Purpose::Bootstrap(_) => "creating the database cluster",
@@ -292,5 +302,11 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
         let stream = (p.streamed_in, p.replication_state.clone());
         (p.state, p.role, p.timeline, p.fork, p.checkpointed, stream)
     });
-    (report.info.clone(), report.tenure.clone(), postgres, report.unpromotable.clone(), report.offer.clone())
+    (
+        report.info.clone(),
+        report.tenure.clone(),
+        postgres,
+        report.unpromotable.clone(),
+        report.offer.clone(),
+    )
 }

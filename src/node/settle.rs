@@ -20,7 +20,11 @@ impl Agent {
         match done {
             Done::Inspected(Ok(found)) => self.holdings.inspected(found, &self.parts.ledger),
             Done::End(Ok(end)) => {
-                self.unreadable = if end.is_some() { 0 } else { self.unreadable.saturating_add(1) };
+                self.unreadable = if end.is_some() {
+                    0
+                } else {
+                    self.unreadable.saturating_add(1)
+                };
                 if end.is_none() {
                     self.retry_at.insert(what, now.plus(RETRY_MS));
                 }
