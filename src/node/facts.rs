@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, Fork, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
+    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
     RaftFacts, Report, Role, Seen, State, Tenure, command,
 };
 use crate::config::{self, Config};
