@@ -70,6 +70,7 @@ impl Node {
             ("max_wal_senders", "5"),
             ("shared_buffers", "16MB"),
             ("fsync", "off"),
+            ("wal_retrieve_retry_interval", "100ms"),
             ("wal_keep_size", "128MB"),
             ("search_path", "\"$user\", public, \"o'neil \\ x\""),
         ];
@@ -274,7 +275,17 @@ async fn standby(dir: &Path, name: &str, of: &Node) -> Node {
         }
         last
     });
+    // A copy that is given up leaves nothing that starts, and is no hindrance to the next one.
+    let given_up = node.postgres.base_backup(&of.endpoint, watch::channel(None).0);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(80), given_up)
+            .await
+            .is_err()
+    );
+    assert_eq!(node.postgres.inspect().unwrap(), DataDir::Absent);
     node.postgres.base_backup(&of.endpoint, progress).await.unwrap();
+    let end = node.postgres.wal_end(None).await.unwrap().unwrap();
+    assert_eq!(end.timeline, Timeline(1));
     assert!(watcher.await.unwrap().is_some_and(|last| last.ends_with('%')));
     node.postgres.set_standby_signal(true).unwrap();
     node.configure(Some(of.upstream(name))).await;
@@ -424,6 +435,8 @@ async fn a_life() {
     );
     assert!(matches!(a.postgres.inspect().unwrap(), DataDir::Present(_)));
     a.postgres.rewind(&b.endpoint).await.unwrap();
+    let end = a.postgres.wal_end(hint).await.unwrap().unwrap();
+    assert_eq!((end.timeline, end.lsn > fork.switch), (Timeline(3), true));
     a.configure(Some(b.upstream("a-1"))).await;
     a.start();
     a.until("stream of the rewound", |probe| {
@@ -447,7 +460,11 @@ async fn a_life() {
     a.stop();
     assert_eq!(a.postgres.wal_end(received).await.unwrap(), Some(end));
 
-    // Old data is moved aside and removed only when asked.
+    // Old data is moved aside and removed only when asked; a rewind that never ended is no data.
+    let rewinding = dir.path().join("a-1.rewinding");
+    std::fs::rename(&a.data_dir, &rewinding).unwrap();
+    assert!(matches!(a.postgres.inspect().unwrap(), DataDir::Incomplete(_)));
+    assert!(a.postgres.has_marker());
     let aside = a.postgres.move_aside().unwrap().unwrap();
     assert_eq!(a.postgres.inspect().unwrap(), DataDir::Absent);
     assert_eq!(a.postgres.move_aside().unwrap().as_deref(), Some(aside.as_path()));

@@ -73,7 +73,8 @@ impl Group {
             addr: addr.clone(),
             why,
         };
-        match timeout(deadline, pool.call(&Request::Message(message), deadline)).await {
+        // The outer deadline is the one that fires, and closes the connection with the call.
+        match timeout(deadline, pool.call(&Request::Message(message), deadline * 2)).await {
             Ok(Ok(Response::Message(answer))) => Ok(answer),
             Ok(Ok(Response::Refused(why))) => Err(unreachable(why)),
             Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),

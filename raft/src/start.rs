@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ pub(crate) async fn start(
         why: e.to_string(),
     })?;
     let node = Arc::new(assemble(settings, tls, inbox, store, record.incarnation));
+    // Before the port answers: a partner must never take a member that is just starting for an empty node.
+    let settled = record.admitted || formation.is_some();
+    node.settled.store(settled, Ordering::SeqCst);
     node.spawn(listen(node.clone(), listener));
     node.spawn(observe::observe(node.clone()));
     node.spawn(join::tend(node.clone()));

@@ -20,6 +20,8 @@ use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(50);
+/// The guard passes at least every 100 ms while anything is armed.
+const GUARD_STILL_MS: u64 = 600;
 /// How long a standby may be without its stream, although the primary is well, before its log is doubted.
 const DOUBT_MS: u64 = 3_000;
 /// How long a stopping daemon waits for the leader to hear that its epoch is over.
@@ -96,12 +98,16 @@ pub struct Agent {
     pub(super) slots: Vec<MemberName>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
+    /// How often in a row the end of the log could not be read.
+    pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) unpromotable: Option<(String, Moment)>,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
     pub(super) duty: Duty,
-    postmaster: watch::Sender<Option<i32>>,
+    pub(super) postmaster: watch::Sender<Option<i32>>,
+    /// The guard's heartbeat, and when it last changed.
+    beat: (u64, Moment),
     /// The leader wants a report that is newer than this.
     pub(super) poked_at: Option<Moment>,
     pub(super) last_location: Option<crate::cluster::Lsn>,
@@ -139,12 +145,14 @@ impl Agent {
             configured: None,
             slots: Vec::new(),
             retry_at: BTreeMap::new(),
+            unreadable: 0,
             trouble: None,
             unpromotable: None,
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
+            beat: (0, clock::now()),
             poked_at: None,
             last_location: None,
         };
@@ -226,7 +234,9 @@ impl Agent {
     /// One look at everything.
     fn pass(&mut self) -> Result<(), AgentError> {
         let now = clock::now();
-        self.parts.tenancy.passed(now);
+        if self.guard_beats(now) {
+            self.parts.tenancy.passed(now);
+        }
         if let Some(why) = self.parts.group.status().borrow().fatal.clone() {
             return Err(AgentError::Raft(why));
         }
@@ -238,6 +248,30 @@ impl Agent {
         self.step(&state, now)?;
         self.publish(&state, now);
         Ok(())
+    }
+
+    /// A guard that stands still enforces nothing, so nothing may be writable: PostgreSQL is stopped past it, and
+    /// the lease is not renewed until the guard goes on.
+    fn guard_beats(&mut self, now: Moment) -> bool {
+        let Some(hands) = &self.parts.hands else {
+            return true;
+        };
+        let beats = hands.guard.heartbeat();
+        if self.beat.0 != beats || self.running.is_none() {
+            self.beat = (beats, now);
+            return true;
+        }
+        if now.since(self.beat.1) <= GUARD_STILL_MS {
+            return true;
+        }
+        if let Some(pid) = self.guard.postmaster.filter(|_| self.trouble.is_none()) {
+            tracing::error!("the guard stands still: stopping PostgreSQL without it");
+            self.trouble = Some("was stopped because its guard stood still".to_owned());
+            // It may have ended already, or the guard may have gone on meanwhile: both are well.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+        }
+        false
     }
 
     /// The process as far as a duty depends on it.

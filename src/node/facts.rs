@@ -2,13 +2,16 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, Fork, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
+    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
     RaftFacts, Report, Role, Seen, State, Tenure, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Duty, Process};
 use crate::node::job::Purpose;
 use std::sync::Arc;
+
+/// After so many failed attempts the end of the log is given up, and the epoch ends without it.
+const UNREADABLE_AFTER: u32 = 3;
 
 /// What the cluster should know of this node.
 pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::Incarnation>) -> MemberInfo {
@@ -79,25 +82,31 @@ impl Agent {
             };
         }
         match &self.ended {
-            Some((ended, why)) if *ended >= epoch && self.running.is_none() => {
-                // The end of the log is part of the last word, so it waits until that was read.
-                let unread = self.holdings.end.is_none() && self.holdings.system_id().is_some();
-                if self.process() != Process::Down && self.holdings.end.is_none()
-                    || unread && state.system_id.is_some()
-                {
-                    return Tenure::None;
-                }
-                Tenure::Ended {
+            // The end of the log is part of the last word, so that waits until it was read.
+            Some((ended, why)) if *ended >= epoch && self.running.is_none() => match self.process() {
+                Process::Down if self.end_is_known() => Tenure::Ended {
                     epoch,
                     end: self.holdings.end,
                     why: why.clone(),
-                }
-            }
+                },
+                Process::Up(Some(Role::Replica)) => Tenure::Ended {
+                    epoch,
+                    end: None,
+                    why: why.clone(),
+                },
+                _ => Tenure::None,
+            },
             _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => {
                 Tenure::Holding { epoch }
             }
             _ => Tenure::None,
         }
+    }
+
+    fn end_is_known(&self) -> bool {
+        self.holdings.end.is_some()
+            || self.holdings.system_id().is_none()
+            || self.unreadable >= UNREADABLE_AFTER
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {
@@ -120,8 +129,11 @@ impl Agent {
         })
     }
 
+    /// What it is busy with, else what keeps it from being well.
     fn activity(&self) -> Option<String> {
-        let job = self.job.as_ref()?;
+        let Some(job) = &self.job else {
+            return self.trouble.clone();
+        };
         let progress = job.progress.borrow().clone();
         let what = match job.purpose {
             Purpose::Bootstrap(_) => "creating the database cluster",
@@ -286,16 +298,10 @@ impl Agent {
 
 /// What the leader should hear of at once.
 fn gist(report: &Report) -> impl PartialEq + use<> {
-    let postgres = report.postgres.as_ref().map(
-        |p| -> (
-            PostgresState,
-            Role,
-            Option<crate::cluster::Timeline>,
-            Option<Fork>,
-            Option<crate::cluster::Epoch>,
-            bool,
-        ) { (p.state, p.role, p.timeline, p.fork, p.streamed_in, p.checkpointed) },
-    );
+    let postgres = report.postgres.as_ref().map(|p| {
+        let stream = (p.streamed_in, p.replication_state.clone());
+        (p.state, p.role, p.timeline, p.fork, p.checkpointed, stream)
+    });
     (
         report.info.clone(),
         report.tenure.clone(),

@@ -7,6 +7,9 @@ use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A living guard takes a deadline within a millisecond.
+const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
+
 /// Everything that touches the local PostgreSQL.
 #[derive(Clone)]
 pub struct Hands {
@@ -101,6 +104,16 @@ impl Hands {
             user: spec.user,
         };
         self.guard.start(spec).await.map_err(|why| why.to_string())
+    }
+
+    /// Waits until the guard itself says that it enforces the deadline of `epoch`: nothing may be writable before.
+    pub async fn enforced(&self, epoch: crate::cluster::Epoch) -> Result<(), String> {
+        let mut watch = self.guard.watch();
+        let armed = watch.wait_for(|state| state.armed.is_some_and(|(of, _)| of == epoch));
+        match tokio::time::timeout(ENFORCED_WITHIN, armed).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("the guard did not take the deadline in time".to_owned()),
+        }
     }
 
     /// Whether every process of the data directory is gone within `patience`.

@@ -108,7 +108,11 @@ pub async fn stop(hands: Hands, patience: Duration) -> Done {
 
 /// Runs `work` towards a primary of `epoch`; whatever it started is gone again if it fails.
 async fn rise(hands: Hands, epoch: Epoch, work: impl Future<Output = Result<(), String>>) -> Done {
-    match work.await {
+    let guarded = async {
+        hands.enforced(epoch).await?;
+        work.await
+    };
+    match guarded.await {
         Ok(()) => Done::Risen(epoch),
         Err(why) => {
             fence(hands).await;

@@ -20,6 +20,11 @@ impl Agent {
         match done {
             Done::Inspected(Ok(found)) => self.holdings.inspected(found, &self.parts.ledger),
             Done::End(Ok(end)) => {
+                self.unreadable = if end.is_some() {
+                    0
+                } else {
+                    self.unreadable.saturating_add(1)
+                };
                 if end.is_none() {
                     self.retry_at.insert(what, now.plus(RETRY_MS));
                 }
@@ -45,6 +50,8 @@ impl Agent {
                     })?;
                 }
                 self.refresh_fork();
+                // The probe must see the new role now and not with its next turn: clients wait for it.
+                self.postmaster.send_modify(|_| ());
                 tracing::info!("primary of epoch {epoch}: accepting writes");
             }
             Done::NotRisen(epoch, why) => {
@@ -64,6 +71,9 @@ impl Agent {
             }
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
+                if *purpose == Purpose::ReadEnd {
+                    self.unreadable = self.unreadable.saturating_add(1);
+                }
                 tracing::warn!("{what} failed: {why}");
                 self.trouble = Some(format!("{what} failed: {why}"));
                 self.retry_at.insert(what, now.plus(RETRY_MS));

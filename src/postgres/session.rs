@@ -65,16 +65,11 @@ impl Session {
 
     /// Asks the server how it is, in one statement.
     pub async fn probe(&self) -> Result<Probe, PostgresError> {
-        let mut kept = self.local.kept.lock().await;
-        // Taken out while in use: a failed or abandoned connection is not put back.
-        let live = kept.take();
         let work = async {
-            let mut live = match live {
-                Some(live) if !live.client.is_closed() => live,
-                _ => self.connect().await?,
-            };
-            let statement = match &live.probe {
-                Some(statement) => statement.clone(),
+            let mut kept = self.local.kept.lock().await;
+            let mut live = self.take(&mut kept).await?;
+            let statement = match live.probe.take() {
+                Some(statement) => statement,
                 None => live
                     .client
                     .prepare(probe::SQL)
@@ -87,12 +82,10 @@ impl Session {
                 .await
                 .map_err(refused("answer a probe"))?;
             live.probe = Some(statement);
-            let answer = Probe::read(&row).map_err(refused("answer a probe"))?;
-            Ok((live, answer))
+            *kept = Some(live);
+            Probe::read(&row).map_err(refused("answer a probe"))
         };
-        let (live, answer) = bounded("a probe of the local PostgreSQL", PROBE, work).await?;
-        *kept = Some(live);
-        Ok(answer)
+        bounded("a probe of the local PostgreSQL", PROBE, work).await
     }
 
     /// Ends recovery; the answer does not wait for it.
@@ -142,15 +135,21 @@ impl Session {
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {
         let work = async {
             let mut kept = self.local.kept.lock().await;
-            let live = match kept.take() {
-                Some(live) if !live.client.is_closed() => live,
-                _ => self.connect().await?,
-            };
+            let live = self.take(&mut kept).await?;
             live.client.batch_execute(sql).await.map_err(refused(what))?;
             *kept = Some(live);
             Ok(())
         };
         bounded(what, ACT, work).await
+    }
+
+    /// The kept connection, or a new one. It is out of its place while in use: one that failed, or whose user gave up,
+    /// is not put back.
+    async fn take(&self, kept: &mut Option<Live>) -> Result<Live, PostgresError> {
+        match kept.take() {
+            Some(live) if !live.client.is_closed() => Ok(live),
+            _ => self.connect().await,
+        }
     }
 
     /// A connection of its own.
