@@ -358,7 +358,9 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
             ));
         }
     }
-    let missing = end.map_or(0, |end| best.reach.behind(end.lsn));
+    let missing = end.map_or("an unknown number of".to_owned(), |end| {
+        best.reach.behind(end.lsn).to_string()
+    });
     promote(
         view,
         &best,

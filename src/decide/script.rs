@@ -152,6 +152,7 @@ impl World {
                 postgres.received = Some(LEVEL);
                 postgres.replayed = Some(LEVEL);
                 postgres.streamed_in = Some(Epoch(1));
+                postgres.replication_state = Some("streaming".to_owned());
             }
         }
         let end = Some(WalEnd {
@@ -384,6 +385,8 @@ fn postgres_said(postgres: &mut PostgresReport, key: &str, value: &str) {
         "replayed" => postgres.replayed = Some(value.parse().unwrap()),
         "nowhere" => (postgres.received, postgres.replayed) = (None, None),
         "streamed" => postgres.streamed_in = (value != "none").then(|| Epoch(number(value))),
+        "cut" => postgres.replication_state = None,
+        "streams" => postgres.replication_state = Some("streaming".to_owned()),
         "system" => postgres.system_id = Some(number(value)),
         "fork" => postgres.fork = Some(fork(value)),
         _ => panic!("no word '{key}' is known for a member"),
