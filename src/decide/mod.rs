@@ -12,4 +12,6 @@ pub mod rules;
 pub mod view;
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 pub(crate) mod script;

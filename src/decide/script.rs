@@ -170,6 +170,17 @@ impl World {
         Moment(self.now.0 - number(ms))
     }
 
+    /// Takes in one line; answers the question if it is one.
+    pub(crate) fn hear_line<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+        let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
+        match line.split_once(": ") {
+            Some((subject, rest)) => self.tell(subject, &words(rest)),
+            None if line.is_empty() => {}
+            None => return Some(line),
+        }
+        None
+    }
+
     fn tell(&mut self, subject: &str, words: &[(String, String)]) {
         match subject {
             "herd" => *self = Self::herd(&names(words)),
@@ -559,11 +570,8 @@ pub(crate) fn run_all(folder: &str) -> BTreeSet<&'static str> {
         for line in script.lines().filter(|line| !line.starts_with('|')) {
             told.push_str(line);
             told.push('\n');
-            let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
-            if let Some((subject, rest)) = line.split_once(": ") {
-                world.tell(subject, &words(rest));
-            } else if !line.is_empty() {
-                for line in answer(&world, line, &mut fired).lines() {
+            if let Some(question) = world.hear_line(line) {
+                for line in answer(&world, question, &mut fired).lines() {
                     writeln!(told, "| {line}").unwrap();
                 }
             }
