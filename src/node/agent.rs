@@ -332,9 +332,13 @@ impl Agent {
         }
         if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
             if found != agreed {
+                let section = self.parts.config.postgresql.as_ref();
+                let dir = section
+                    .map(|section| section.data_dir.display().to_string())
+                    .unwrap_or_default();
                 return Err(AgentError::Misplaced(format!(
-                    "postgresql.data_dir holds database cluster {found}, this cluster's is {agreed}; \
-                     move the directory away or correct the setting"
+                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; move the \
+                     directory away or correct the setting"
                 )));
             }
             if self.parts.ledger.facts().system_id != Some(agreed) {
