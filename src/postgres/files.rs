@@ -100,6 +100,17 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), PostgresError> {
     }
 }
 
+/// The same without holding up anybody else: a large directory takes a while.
+pub(super) async fn remove_tree_aside(path: &Path) -> Result<(), PostgresError> {
+    let path = path.to_owned();
+    let removed = tokio::task::spawn_blocking(move || remove_tree(&path)).await;
+    removed.unwrap_or_else(|why| {
+        Err(PostgresError::Misconfigured(format!(
+            "a removal was given up: {why}"
+        )))
+    })
+}
+
 /// Renames within one directory, durably.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), PostgresError> {
     fs::rename(from, to).map_err(PostgresError::file("rename it", from))?;
