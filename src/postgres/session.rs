@@ -167,10 +167,17 @@ impl Session {
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {
         let work = async {
             let mut kept = self.local.kept.lock().await;
-            let live = match kept.take() {
-                Some(live) if !live.client.is_closed() => live,
-                _ => self.connect().await?,
-            };
+            // The server may have ended the kept connection unnoticed; that is no answer to what is asked now.
+            if let Some(live) = kept.take().filter(|live| !live.client.is_closed()) {
+                match live.client.batch_execute(sql).await {
+                    Err(why) if why.is_closed() => {}
+                    answer => {
+                        *kept = Some(live);
+                        return answer.map_err(refused(what));
+                    }
+                }
+            }
+            let live = self.connect().await?;
             live.client.batch_execute(sql).await.map_err(refused(what))?;
             *kept = Some(live);
             Ok(())

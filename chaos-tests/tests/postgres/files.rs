@@ -165,3 +165,32 @@ async fn what_is_in_the_directory() {
     std::fs::write(dir.join("PG_VERSION"), "9.6\n").unwrap();
     assert!(matches!(postgres.inspect().unwrap(), DataDir::NotOurs(_)));
 }
+
+#[tokio::test]
+async fn a_file_is_the_owners_from_its_first_moment() {
+    let site = Site::new();
+    let server = site.server(0);
+    server.postgres.initdb(&[]).await.unwrap();
+    let owner = std::fs::metadata(server.data_dir()).unwrap().uid();
+    let path = server.data_dir().join("standby.signal");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                if let Ok(meta) = std::fs::metadata(&path) {
+                    assert_eq!(meta.uid(), owner);
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        for _ in 0..200 {
+            server.postgres.set_standby_signal(true).unwrap();
+            server.postgres.set_standby_signal(false).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert!(seen > 0, "it was looked at while it came and went");
+}

@@ -4,7 +4,7 @@ use super::site::{PASSWORD, Server, Site, show, timed, until};
 use matriarch::clock::boot_ns;
 use matriarch::cluster::{Fork, MemberName, Timeline};
 use matriarch::postgres::{NewUser, PostgresError};
-use matriarch_chaos::processes::{self, Process};
+use matriarch_chaos::processes;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -293,13 +293,11 @@ async fn a_server_that_hangs_is_noticed_and_comes_back() {
     let server = site.primary(0).await;
     server.session.probe().await.unwrap();
     // The postmaster and our own backend; the others may end by themselves meanwhile.
-    let hangs = |process: &Process| process.title().contains(" idle") || process.title().contains(" -D ");
-    let pids: Vec<i32> = processes::of(server.data_dir())
-        .iter()
-        .filter(|process| hangs(process))
-        .map(|process| process.pid)
-        .collect();
-    assert_eq!(pids.len(), 2);
+    let backend = processes::of(server.data_dir())
+        .into_iter()
+        .find(|process| process.title().ends_with(" idle"))
+        .unwrap();
+    let pids = [backend.parent, backend.pid];
     for pid in &pids {
         processes::freeze(*pid);
     }
