@@ -71,7 +71,10 @@ pub enum DaemonError {
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let config = Arc::new(config);
     let dir = config.raft.data_dir.clone();
-    prepare(&dir).map_err(|source| DaemonError::Directory { path: dir.clone(), source })?;
+    prepare(&dir).map_err(|source| DaemonError::Directory {
+        path: dir.clone(),
+        source,
+    })?;
     if let Some(section) = &config.postgresql {
         Hands::check(&config, section)?;
     }
@@ -84,9 +87,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let ledger = Ledger::open(&dir)?;
     let guard = attach_guard(&config, &ledger).await?;
     let hands = match (&config.postgresql, &guard) {
-        (Some(section), Some(guard)) => {
-            Some(Hands::new(config.clone(), Arc::new(section.clone()), guard.clone())?)
-        }
+        (Some(section), Some(guard)) => Some(Hands::new(
+            config.clone(),
+            Arc::new(section.clone()),
+            guard.clone(),
+        )?),
         _ => None,
     };
     let outcome = live(config, ledger, hands, guard.clone(), facts).await;
@@ -108,8 +113,13 @@ fn prepare(dir: &std::path::Path) -> std::io::Result<()> {
 }
 
 async fn attach_guard(config: &Config, ledger: &Ledger) -> Result<Option<Guard>, DaemonError> {
-    let Some(section) = &config.postgresql else { return Ok(None) };
-    let exe = std::env::current_exe().map_err(|source| DaemonError::Directory { path: "matriarch".into(), source })?;
+    let Some(section) = &config.postgresql else {
+        return Ok(None);
+    };
+    let exe = std::env::current_exe().map_err(|source| DaemonError::Directory {
+        path: "matriarch".into(),
+        source,
+    })?;
     let options = GuardOptions {
         dir: config.raft.data_dir.clone(),
         data_dir: Some(section.data_dir.clone()),
@@ -148,7 +158,10 @@ fn api_options(config: &Config) -> ApiOptions {
         headers.extend(rest.https_extra_headers.clone());
     }
     ApiOptions {
-        identity: Identity { name: config.name.as_str().to_owned(), scope: config.scope.clone() },
+        identity: Identity {
+            name: config.name.as_str().to_owned(),
+            scope: config.scope.clone(),
+        },
         listen: rest.listen.clone(),
         tls,
         extra_headers: headers,
@@ -159,9 +172,11 @@ fn api_options(config: &Config) -> ApiOptions {
 fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::Settings {
     let raft = &config.raft;
     let tls = match (&raft.certfile, &raft.keyfile, &raft.cafile) {
-        (Some(certfile), Some(keyfile), Some(cafile)) => {
-            Some(TlsFiles { certfile: certfile.clone(), keyfile: keyfile.clone(), cafile: cafile.clone() })
-        }
+        (Some(certfile), Some(keyfile), Some(cafile)) => Some(TlsFiles {
+            certfile: certfile.clone(),
+            keyfile: keyfile.clone(),
+            cafile: cafile.clone(),
+        }),
         _ => None,
     };
     matriarch_raft::Settings {
@@ -193,8 +208,12 @@ async fn live(
     let (word, word_seen) = watch::channel(Word::default());
     let (urgent, urgent_seen) = watch::channel(0);
     let desk = Arc::new(Desk::default());
-    let mailroom =
-        Arc::new(Mailroom::new(desk.clone(), state_seen.clone(), settings_seen.clone(), poke));
+    let mailroom = Arc::new(Mailroom::new(
+        desk.clone(),
+        state_seen.clone(),
+        settings_seen.clone(),
+        poke,
+    ));
     // Data that once belonged to a group never founds another one, however empty the Raft directory is.
     let may_form = hands.as_ref().is_none_or(|hands| !hands.postgres.has_marker());
     let replica = Box::new(Replica::new(state, settings));
@@ -251,7 +270,10 @@ async fn live(
 /// Who leads and leaves hands the lead over first, so that nobody has to miss a heartbeat to notice.
 async fn leave_lead(group: &Group) {
     let status = group.status().borrow().clone();
-    let heir = status.peers_level.iter().find(|(id, level)| *level && *id != status.id);
+    let heir = status
+        .peers_level
+        .iter()
+        .find(|(id, level)| *level && *id != status.id);
     if let (Some(_), Some((heir, _))) = (status.lead, heir) {
         let _ = tokio::time::timeout(Duration::from_secs(1), group.hand_over(*heir)).await;
     }

@@ -1,234 +1,298 @@
-//! The crate's only unsafe code: system calls that no safe wrapper offers, each with its proof.
+//! The crate's only unsafe code: system calls that have no safe wrapper, each with its proof.
 
+use nix::sys::signal::Signal;
 use std::ffi::CStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
-/// How many numbers a shared page holds.
-const WORDS: usize = 8;
+/// How many words a [`SharedPage`] has.
+pub const PAGE_WORDS: usize = 16;
+const PAGE_BYTES: usize = 4096;
 
-/// A few numbers shared between two processes through one mapped file.
-pub struct SharedPage {
-    words: *const [AtomicU64; WORDS],
-}
+/// One page of memory that two processes see, as a row of atomic words.
+#[derive(Debug)]
+pub struct SharedPage(NonNull<[AtomicU64; PAGE_WORDS]>);
 
-// SAFETY: the pointer is to a shared mapping that lives as long as the value and is only accessed through atomics.
+// SAFETY: the page is only reached through atomics, from any thread, and stays mapped until drop.
 unsafe impl Send for SharedPage {}
-// SAFETY: as above.
+// SAFETY: as above; atomics need no exclusive access.
 unsafe impl Sync for SharedPage {}
 
 impl SharedPage {
-    /// Maps the first page of `fd`, which must be at least that long.
-    pub fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let length = std::mem::size_of::<[AtomicU64; WORDS]>();
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice; it aliases no Rust object.
+    /// Maps the first page of `memory`, which must be sealed against shrinking or owned by the caller.
+    pub fn map(memory: BorrowedFd<'_>) -> io::Result<Self> {
+        let size = nix::sys::stat::fstat(memory)?.st_size;
+        if usize::try_from(size).unwrap_or(0) < PAGE_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the shared page is too short",
+            ));
+        }
+        // SAFETY: a new mapping chosen by the kernel overlaps nothing; the size was checked just now.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                length,
+                PAGE_BYTES,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                memory.as_raw_fd(),
                 0,
             )
         };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        match NonNull::new(address) {
+            Some(at) if address != libc::MAP_FAILED => Ok(Self(at.cast())),
+            _ => Err(io::Error::last_os_error()),
         }
-        Ok(Self {
-            words: address.cast(),
-        })
     }
 
-    fn word(&self, at: usize) -> Option<&AtomicU64> {
-        // SAFETY: the mapping is page aligned, at least as long as the array, and lives until drop; any bytes are
-        // valid numbers.
-        unsafe { &*self.words }.get(at)
-    }
-
-    /// Reads a number.
-    pub fn get(&self, at: usize) -> u64 {
-        self.word(at).map_or(0, |word| word.load(Ordering::SeqCst))
-    }
-
-    /// Writes a number.
-    pub fn set(&self, at: usize, value: u64) {
-        if let Some(word) = self.word(at) {
-            word.store(value, Ordering::SeqCst);
-        }
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64; PAGE_WORDS] {
+        // SAFETY: mapped until drop, page-aligned, large enough, and every bit pattern is an AtomicU64.
+        unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for SharedPage {
     fn drop(&mut self) {
-        let length = std::mem::size_of::<[AtomicU64; WORDS]>();
-        // SAFETY: the range was mapped by `map` and nobody holds a reference into it after drop.
-        unsafe { libc::munmap(self.words.cast_mut().cast(), length) };
+        // SAFETY: exactly the mapping made in `map`; no reference outlives `self`.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE_BYTES) };
     }
 }
 
-/// Has this process adopt the orphans of its descendants.
-pub fn become_subreaper() -> io::Result<()> {
-    // SAFETY: prctl with plain numbers touches no memory of ours.
-    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
+/// Receives bytes and at most one descriptor, without waiting longer than the socket does.
+pub fn receive_with_fd(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [io::IoSliceMut::new(bytes)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut received = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            for fd in fds {
+                // SAFETY: the kernel has just installed this descriptor for us; nobody else owns it.
+                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((message.bytes, received))
 }
 
-/// Has the kernel send `signal` to this process when its parent dies.
-pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
-    // SAFETY: as above.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })
+/// Which side of [`fork`] this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old process, and the new one's pid.
+    Parent(i32),
 }
 
-/// Keeps what is touched from now on in memory; best effort.
-pub fn lock_memory() -> io::Result<()> {
-    // SAFETY: changes only how pages are kept.
-    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) })
+/// Forks a process that has one thread only; refused otherwise.
+pub fn fork_single_threaded() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with several threads must not fork"));
+    }
+    // SAFETY: with one thread no lock can be held by a thread that does not exist in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
 }
 
-/// Real-time priority for this process but not for its children; best effort.
-pub fn raise_priority() -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameter outlives the call.
-    check(unsafe {
-        libc::sched_setscheduler(
-            0,
-            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
-            &raw const parameter,
+/// Ends this process at once: no destructor, no buffer.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// What [`reap`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// This child has ended and is reaped; the status is `waitpid`'s.
+    Child(i32, i32),
+    /// There are children, none has ended.
+    AllRun,
+    /// There is no child.
+    NoneLeft,
+}
+
+/// Reaps one ended child, without waiting.
+pub fn reap() -> Reaped {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int for the length of the call.
+    match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) } {
+        0 => Reaped::AllRun,
+        pid if pid > 0 => Reaped::Child(pid, status),
+        _ => Reaped::NoneLeft,
+    }
+}
+
+/// Gives every signal its default action and empties the mask, as a program expects to be started.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code of ours; numbers that may not be changed are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero sigset_t is the empty set on Linux; sigprocmask only reads it.
+    unsafe {
+        let empty = MaybeUninit::<libc::sigset_t>::zeroed().assume_init();
+        libc::sigprocmask(libc::SIG_SETMASK, &empty, std::ptr::null_mut());
+    }
+}
+
+/// Closes every descriptor from `first` on; nothing may own them (for the first line of a program).
+pub fn close_from(first: u32) {
+    descriptors_from(first, 0);
+}
+
+/// Has every descriptor from `first` on closed by the next exec.
+pub fn close_on_exec_from(first: u32) {
+    descriptors_from(first, libc::CLOSE_RANGE_CLOEXEC);
+}
+
+fn descriptors_from(first: u32, flags: u32) {
+    // SAFETY: takes numbers only. What happens to owned descriptors is the callers' documented contract.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    if done == 0 {
+        return;
+    }
+    for fd in first.cast_signed()..1024 {
+        // SAFETY: as above; a kernel without close_range gets the usual range.
+        unsafe {
+            if flags == 0 {
+                libc::close(fd);
+            } else {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
+/// Which file a path leads to, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// Device, as major and minor.
+    pub device: (u32, u32),
+    /// Inode.
+    pub inode: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl FileId {
+    /// The same file, whoever owned it when.
+    pub fn same(&self, other: &Self) -> bool {
+        self.device == other.device && self.inode == other.inode
+    }
+}
+
+/// Looks a file up from what the kernel has in memory: never waits for a file server.
+pub fn file_id(dir: BorrowedFd<'_>, path: &CStr) -> io::Result<FileId> {
+    let mut answer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` ends with a NUL and `answer` is a valid statx for the length of the call.
+    let code = unsafe {
+        libc::statx(
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC,
+            libc::STATX_INO | libc::STATX_UID | libc::STATX_GID,
+            answer.as_mut_ptr(),
         )
+    };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statx is plain numbers, zeroed before and filled in by the kernel.
+    let found = unsafe { answer.assume_init() };
+    Ok(FileId {
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
     })
 }
 
-/// What a child does between fork and exec to become PostgreSQL's postmaster: normal out-of-memory score, the
-/// owner's identity, and death with its parent. The order matters: the score can be reset only before the identity
-/// changes, and a change of identity clears the parent-death signal.
-pub fn become_postmaster(user: Option<(u32, u32)>, parent: u32) -> io::Result<()> {
-    // SAFETY: open, write and close of a constant path, with a buffer that outlives the call.
-    unsafe {
-        let fd = libc::open(
-            c"/proc/self/oom_score_adj".as_ptr(),
-            libc::O_WRONLY | libc::O_CLOEXEC,
-        );
-        if fd >= 0 {
-            libc::write(fd, b"0".as_ptr().cast(), 1);
-            libc::close(fd);
-        }
-    }
-    if let Some((uid, gid)) = user {
-        // SAFETY: plain numbers; an empty list of groups needs no memory.
-        unsafe {
-            check(libc::setgroups(0, std::ptr::null()))?;
-            check(libc::setgid(gid))?;
-            check(libc::setuid(uid))?;
-        }
-    }
-    set_parent_death_signal(libc::SIGQUIT)?;
-    // SAFETY: no arguments.
-    if u32::try_from(unsafe { libc::getppid() }).ok() != Some(parent) {
-        return Err(io::Error::other("the guard died meanwhile"));
-    }
-    Ok(())
-}
-
-/// Runs `setup` in the child between fork and exec.
-pub fn before_exec(
-    command: &mut std::process::Command,
-    setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
-) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: callers pass closures that only make system calls; they neither allocate nor take locks.
-    unsafe { command.pre_exec(setup) };
-}
-
-/// Calls `each` with every process id there is. Does not allocate.
-pub fn each_process(buffer: &mut [u8], mut each: impl FnMut(i32)) -> io::Result<()> {
-    // SAFETY: a constant path.
-    let fd = unsafe {
-        libc::open(
-            c"/proc".as_ptr(),
-            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+/// Reads raw directory entries into `buffer`; zero bytes is the end.
+pub fn directory_entries(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+    let read = unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            dir.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
         )
     };
-    check(fd)?;
-    loop {
-        // SAFETY: the kernel writes at most `buffer.len()` bytes into the buffer.
-        let read = unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) };
-        let Ok(read @ 1..) = usize::try_from(read) else {
-            break;
-        };
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        // struct linux_dirent64: ino u64, off i64, reclen u16, type u8, name (zero ended)
-        while let Some(length) = rest
-            .get(16..18)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u16::from_ne_bytes)
-        {
-            if let Some(pid) = rest.get(19..usize::from(length)).and_then(number) {
-                each(pid);
-            }
-            rest = rest.get(usize::from(length).max(19)..).unwrap_or_default();
-        }
-    }
-    close(fd);
-    Ok(())
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
-fn number(name: &[u8]) -> Option<i32> {
-    let name = CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?;
-    name.parse().ok()
-}
-
-/// Device and inode of what a path leads to. Does not allocate.
-pub fn identity_of(path: &CStr) -> Option<(u64, u64)> {
-    // SAFETY: zeroed is a valid `stat`, and the kernel fills it.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: path and buffer outlive the call.
-    let done = unsafe { libc::stat(path.as_ptr(), &raw mut stat) };
-    (done == 0).then_some((stat.st_dev, stat.st_ino))
-}
-
-/// Reads the beginning of a file. Does not allocate.
-pub fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    // SAFETY: path and buffer outlive the calls; the kernel writes at most the buffer's length.
-    let read = unsafe {
-        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if fd < 0 {
-            return None;
-        }
-        let read = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len());
-        libc::close(fd);
-        read
+/// Signals the process whose `/proc/PID` directory is open: a reused pid can never be hit. A kernel that cannot
+/// do that (before 5.1) gets the pid.
+pub fn signal_process(process: BorrowedFd<'_>, pid: i32, signal: Signal) -> io::Result<()> {
+    // SAFETY: takes numbers and a null siginfo only.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal as i32,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
-    buffer.get(..usize::try_from(read).ok()?)
-}
-
-fn close(fd: RawFd) {
-    // SAFETY: the descriptor was opened by the caller and is used no more.
-    unsafe { libc::close(fd) };
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    match io::Error::last_os_error() {
+        _ if code == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::ENOSYS) => {
+            Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
+        }
+        error => Err(error),
     }
 }
 
-/// Ignores a signal, or gives it its usual effect again.
-pub fn handle_signal(signal: i32, ignore: bool) -> io::Result<()> {
-    let handler = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
-    // SAFETY: neither of the two handlers runs code of ours.
-    let before = unsafe { libc::signal(signal, handler) };
-    if before == libc::SIG_ERR {
-        Err(io::Error::last_os_error())
-    } else {
+/// Looks at files and processes as this user for the time of `act`; root's way to see what only they may.
+pub fn as_file_user<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> T {
+    // SAFETY: both calls take and return numbers; they change only this thread's file system identity.
+    let old = unsafe { (libc::setfsgid(gid), libc::setfsuid(uid)) };
+    let result = act();
+    // SAFETY: as above, back to the former identity.
+    unsafe {
+        libc::setfsuid(old.1.cast_unsigned());
+        libc::setfsgid(old.0.cast_unsigned());
+    }
+    result
+}
+
+/// Keeps what is mapped now in memory from its first use on.
+pub fn lock_memory() -> io::Result<()> {
+    // SAFETY: takes flags only.
+    let code = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
+    if code == 0 {
         Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
-/// Takes over a descriptor that was just received.
-pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for us in `recvmsg`; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// Runs before ordinary processes; children start as ordinary ones.
+pub fn real_time() -> io::Result<()> {
+    // SAFETY: a zeroed sched_param is valid, and the kernel only reads it.
+    let code = unsafe {
+        let mut param = MaybeUninit::<libc::sched_param>::zeroed().assume_init();
+        param.sched_priority = 1;
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param)
+    };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -44,6 +44,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use matriarch_storage::{Log, Meta};
@@ -55,6 +56,7 @@ use tokio::time::{Instant, sleep};
 use crate::machine::Machine;
 use crate::net::raft::Network;
 use crate::node::Node;
+use crate::seek::{Outcome, Seeker};
 use crate::store::log::LogStore;
 use crate::store::machine::{StateMachine, blocking};
 use crate::types::{Identity, Member, Raft, node_id};
@@ -78,13 +80,6 @@ const KEPT: u64 = 1_000;
 pub(crate) struct Known {
     pub(crate) record: NodeBytes,
     pub(crate) formation: Option<FormationBytes>,
-}
-
-/// What a round of asking led to.
-enum Outcome {
-    Form(FormationBytes),
-    Join { leader: String },
-    Wait,
 }
 
 /// Finds out who this node is, then starts openraft. Runs in the background.
@@ -113,12 +108,25 @@ fn identity(node: &Node, record: &NodeBytes) -> Identity {
 
 /// Asks around until this node is a founder or admitted.
 async fn seek(node: &Arc<Node>, machine: Box<dyn Machine>, mut record: NodeBytes) -> std::io::Result<()> {
+    let seeker = Seeker {
+        addr: node.settings.self_addr.clone(),
+        founders: node.founders.clone(),
+        claim: node.claim,
+        may_form: node.settings.may_form,
+    };
     let mut pause = ROUND.0;
     let mut majority_since: Option<Instant> = None;
     loop {
         let answers = ask_partners(node).await;
-        match judge(node, &answers, &mut majority_since) {
+        let patient = majority_since.is_none_or(|since| since.elapsed() < PATIENCE);
+        let outcome = seeker.judge(&answers, patient);
+        majority_since = match &outcome {
+            Outcome::Patience => majority_since.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        match outcome {
             Outcome::Form(formation) => {
+                node.settled.store(true, Ordering::SeqCst);
                 put(node, Meta::Formation, &formation).await?;
                 tracing::info!("forming the group {:?}", formation.founders);
                 return found(node, machine, formation).await;
@@ -126,11 +134,17 @@ async fn seek(node: &Arc<Node>, machine: Box<dyn Machine>, mut record: NodeBytes
             Outcome::Join { leader } => {
                 if let Some(generation) = ask_admission(node, leader, record.incarnation).await {
                     (record.generation, record.admitted) = (generation, true);
+                    node.settled.store(true, Ordering::SeqCst);
                     put(node, Meta::Node, &record).await?;
                     return take_part(node, machine, identity(node, &record)).await;
                 }
             }
-            Outcome::Wait => {}
+            Outcome::Patience | Outcome::Wait => {}
+            Outcome::Object(why) => {
+                if let Some(unsaid) = node.throttle.admit(&why) {
+                    tracing::warn!(unsaid, "no group is formed: {why}");
+                }
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(ROUND.1);
@@ -159,88 +173,6 @@ async fn ask_partners(node: &Arc<Node>) -> BTreeMap<String, Standing> {
         }
     }
     answers
-}
-
-fn judge(node: &Node, answers: &BTreeMap<String, Standing>, majority_since: &mut Option<Instant>) -> Outcome {
-    let me = &node.settings.self_addr;
-    let mine = |seen: &[(String, u64)]| seen.iter().find(|(addr, _)| addr == me).map(|(_, claim)| *claim);
-    let members = answers.iter().filter_map(|(addr, standing)| match standing {
-        Standing::Member {
-            leader,
-            founders,
-            seen,
-        } => Some((addr, leader, founders, seen)),
-        _ => None,
-    });
-    let members: Vec<_> = members.collect();
-    for (_, _, founders, seen) in &members {
-        if **founders == node.founders && mine(seen) == Some(node.claim) && node.settings.may_form {
-            return Outcome::Form(formation(node, answers));
-        }
-    }
-    if let Some((addr, leader, _, _)) = members.iter().find(|m| m.1.is_some()).or(members.first()) {
-        return Outcome::Join {
-            leader: leader.as_ref().unwrap_or(addr).clone(),
-        };
-    }
-    if !node.settings.may_form {
-        return Outcome::Wait;
-    }
-    for (addr, standing) in answers {
-        if let Some(why) = objection(node, addr, standing) {
-            if let Some(unsaid) = node.throttle.admit(&why) {
-                tracing::warn!(unsaid, "no group is formed: {why}");
-            }
-            *majority_since = None;
-            return Outcome::Wait;
-        }
-    }
-    let present = answers.len() + 1;
-    if present * 2 <= node.founders.len() {
-        *majority_since = None;
-        return Outcome::Wait;
-    }
-    let since = *majority_since.get_or_insert_with(Instant::now);
-    match present == node.founders.len() || since.elapsed() >= PATIENCE {
-        true => Outcome::Form(formation(node, answers)),
-        false => Outcome::Wait,
-    }
-}
-
-/// Why a partner's answer forbids forming with it.
-fn objection(node: &Node, addr: &str, standing: &Standing) -> Option<String> {
-    match standing {
-        Standing::Empty { founders, .. } | Standing::Formed { founders, .. }
-            if *founders != node.founders =>
-        {
-            Some(format!(
-                "{addr} lists the voters {founders:?}, this node lists {:?}",
-                node.founders
-            ))
-        }
-        Standing::Formed { seen, .. } => {
-            let other = |(seen_addr, claim): &(String, u64)| {
-                *seen_addr == node.settings.self_addr && *claim != node.claim
-            };
-            let wiped = seen.iter().any(other);
-            wiped.then(|| {
-                format!("{addr} formed a group with an earlier store of this node; waiting to join it")
-            })
-        }
-        Standing::Joiner => Some(format!("{addr} belonged to a group before and only joins")),
-        Standing::Empty { .. } | Standing::Member { .. } => None,
-    }
-}
-
-fn formation(node: &Node, answers: &BTreeMap<String, Standing>) -> FormationBytes {
-    let claim = |(addr, standing): (&String, &Standing)| match standing {
-        Standing::Empty { claim, .. } => Some((addr.clone(), *claim)),
-        _ => None,
-    };
-    FormationBytes {
-        founders: node.founders.clone(),
-        seen: answers.iter().filter_map(claim).collect(),
-    }
 }
 
 /// Asks the presumed leader, and the one it names, to be admitted.

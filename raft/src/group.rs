@@ -73,7 +73,8 @@ impl Group {
             addr: addr.clone(),
             why,
         };
-        match timeout(deadline, pool.call(&Request::Message(message), deadline)).await {
+        // The outer deadline is the one that fires, and closes the connection with the call.
+        match timeout(deadline, pool.call(&Request::Message(message), deadline * 2)).await {
             Ok(Ok(Response::Message(answer))) => Ok(answer),
             Ok(Ok(Response::Refused(why))) => Err(unreachable(why)),
             Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),
@@ -130,10 +131,10 @@ impl Group {
     /// Stops taking part, closes the port and the store.
     pub async fn close(&self) {
         self.node.abort_tasks();
-        if let Some(raft) = self.node.raft.get() {
-            if let Err(e) = raft.shutdown().await {
-                tracing::warn!("raft did not stop cleanly: {e}");
-            }
+        if let Some(raft) = self.node.raft.get()
+            && let Err(e) = raft.shutdown().await
+        {
+            tracing::warn!("raft did not stop cleanly: {e}");
         }
         self.node.status.send_modify(|status| status.lead = None);
         self.node

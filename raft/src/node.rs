@@ -1,6 +1,7 @@
 //! What every part of a running member shares.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use matriarch_storage::Store;
@@ -38,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) raft: OnceLock<Raft>,
     pub(crate) formation: OnceLock<FormationBytes>,
     pub(crate) identity: Arc<RwLock<Identity>>,
+    /// The store names this node's part in a group: it is not empty, whatever openraft knows so far.
+    pub(crate) settled: AtomicBool,
     /// A reason to stop for good that openraft does not know of.
     pub(crate) fatal: OnceLock<String>,
     pub(crate) store: Mutex<Option<Arc<Store>>>,
@@ -77,6 +80,7 @@ impl Node {
             claim: parts.claim,
             raft: OnceLock::new(),
             formation: OnceLock::new(),
+            settled: AtomicBool::new(false),
             identity: parts.identity,
             fatal: OnceLock::new(),
             store: Mutex::new(Some(parts.store)),

@@ -1,6 +1,7 @@
 //! Answers the requests of one authenticated peer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
@@ -10,6 +11,7 @@ use crate::join;
 use crate::machine::Peer;
 use crate::node::Node;
 use crate::propose;
+use crate::store::log::LogStore;
 use crate::types::{Entry, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, metrics};
 use crate::wire::message::{AppendAnswer, AppendBytes, BallotBytes, PieceBytes, Request, Response, Standing};
 use crate::wire::stored::{EntryBytes, SnapshotHead, VoteBytes};
@@ -40,7 +42,7 @@ impl Session {
     /// One request, one answer.
     pub(crate) async fn serve(&mut self, node: &Arc<Node>, request: Request) -> Response {
         match request {
-            Request::Standing { .. } => Response::Standing(standing(node)),
+            Request::Standing { .. } => standing(node),
             Request::Message(message) => {
                 match timeout(WORK, node.inbox.handle(self.peer.clone(), message)).await {
                     Ok(answer) => Response::Message(answer),
@@ -195,30 +197,43 @@ fn vote_answer(answer: openraft::raft::VoteResponse<TypeConfig>) -> Response {
 }
 
 /// How far this node is, for a partner that is still looking for its group.
-fn standing(node: &Node) -> Standing {
+fn standing(node: &Node) -> Response {
+    let Some(raft) = node.raft.get() else {
+        return match (node.settled.load(Ordering::SeqCst), node.settings.may_form) {
+            // Whether it saw an election will be known in a moment; until then it says nothing.
+            (true, _) => Response::Refused("this node is starting".to_owned()),
+            (false, true) => {
+                let founders = node.founders.clone();
+                Response::Standing(Standing::Empty {
+                    founders,
+                    claim: node.claim,
+                })
+            }
+            (false, false) => Response::Standing(Standing::Joiner),
+        };
+    };
     let formation = node.formation.get();
     let (founders, seen) = formation
         .map(|f| (f.founders.clone(), f.seen.clone()))
         .unwrap_or_default();
-    if let Some(raft) = node.raft.get() {
-        let metrics = metrics(raft);
-        // Any election seen means that somebody may have counted on a vote or an entry by now.
-        if formation.is_none() || metrics.current_term > 0 {
-            let membership = &metrics.membership_config;
-            let leader = metrics.current_leader.and_then(|id| membership.get_node(&id));
-            return Standing::Member {
-                leader: leader.map(|m| m.addr.clone()),
-                founders,
-                seen,
-            };
-        }
+    // From the store too: openraft's first metrics precede what it loads.
+    let stored = node.store().and_then(|store| LogStore::new(store).stored_vote());
+    let Ok(stored) = stored else {
+        return Response::Refused("this node's store cannot be read".to_owned());
+    };
+    let metrics = metrics(raft);
+    // Any election seen means that somebody may have counted on a vote or an entry by now.
+    let saw_election = metrics.current_term > 0 || stored.is_some_and(|vote| vote.leader_id.term > 0);
+    if formation.is_some() && !saw_election {
+        return Response::Standing(Standing::Formed { founders, seen });
     }
-    match formation {
-        Some(_) => Standing::Formed { founders, seen },
-        None if node.settings.may_form => Standing::Empty {
-            founders: node.founders.clone(),
-            claim: node.claim,
-        },
-        None => Standing::Joiner,
-    }
+    let leader = metrics
+        .current_leader
+        .and_then(|id| metrics.membership_config.get_node(&id));
+    let leader = leader.map(|m| m.addr.clone());
+    Response::Standing(Standing::Member {
+        leader,
+        founders,
+        seen,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ pub(crate) async fn start(
         why: e.to_string(),
     })?;
     let node = Arc::new(assemble(settings, tls, inbox, store, record.incarnation));
+    // Before the port answers: a partner must never take a member that is just starting for an empty node.
+    let settled = record.admitted || formation.is_some();
+    node.settled.store(settled, Ordering::SeqCst);
     node.spawn(listen(node.clone(), listener));
     node.spawn(observe::observe(node.clone()));
     node.spawn(join::tend(node.clone()));
@@ -143,12 +147,13 @@ fn check(settings: &Settings) -> Result<(), StartError> {
             _ => return wrong(format!("{addr:?} is not an address like host:2222")),
         }
     }
-    if settings.password.is_none() && settings.tls.is_none() {
-        if let Some(addr) = addresses().find(|addr| !is_loopback(addr)) {
-            return wrong(format!(
-                "{addr} is not a loopback address: set password or certfile, keyfile and cafile"
-            ));
-        }
+    if settings.password.is_none()
+        && settings.tls.is_none()
+        && let Some(addr) = addresses().find(|addr| !is_loopback(addr))
+    {
+        return wrong(format!(
+            "{addr} is not a loopback address: set password or certfile, keyfile and cafile"
+        ));
     }
     Ok(())
 }

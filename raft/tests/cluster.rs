@@ -183,8 +183,8 @@ async fn all_restart_and_remember() {
     let leader = cluster.leader().await;
     cluster.group(leader).propose(b"after".to_vec()).await.unwrap();
     cluster.level().await;
-    for i in 0..3 {
-        assert_eq!(cluster.group(i).id(), ids[i], "a kept store keeps its id");
+    for (i, id) in ids.into_iter().enumerate() {
+        assert_eq!(cluster.group(i).id(), id, "a kept store keeps its id");
         assert_eq!(cluster.applied(i).len(), 21);
     }
     cluster.close().await;
@@ -320,4 +320,49 @@ async fn without_password_and_certificates_only_loopback_is_accepted() {
             .contains("192.0.2.7:2222 is not a loopback address"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_missed_purged_entries_gets_a_snapshot() {
+    logs();
+    let mut cluster = Cluster::new(3);
+    for i in 0..3 {
+        cluster.start(i).await;
+    }
+    let leader = cluster.leader().await;
+    let late = (leader + 1) % 3;
+    cluster.stop(late).await;
+    // More than a snapshot's interval and what is kept behind it.
+    let mut proposals = tokio::task::JoinSet::new();
+    for n in 0..64u32 {
+        let group = cluster.group(leader).clone();
+        proposals.spawn(async move {
+            for m in 0..100u32 {
+                group
+                    .propose([n.to_le_bytes(), m.to_le_bytes()].concat())
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    while let Some(done) = proposals.join_next().await {
+        done.unwrap();
+    }
+    cluster.start(late).await;
+    cluster.level().await;
+    assert_eq!(cluster.applied(late), cluster.applied(leader));
+    // A wiped one starts from the snapshot too, and a restarted one from its own.
+    cluster.wipe(late).await;
+    cluster.start(late).await;
+    cluster.level().await;
+    assert_eq!(cluster.applied(late), cluster.applied(leader));
+    let taken = std::fs::read_dir(cluster.data_dir(late).join("snapshots"))
+        .unwrap()
+        .count();
+    assert!(taken > 0, "the whole log was sent instead of a snapshot");
+    cluster.stop(late).await;
+    cluster.start(late).await;
+    cluster.level().await;
+    assert_eq!(cluster.applied(late), cluster.applied(leader));
+    cluster.close().await;
 }

@@ -19,7 +19,6 @@ mod client;
 mod demo;
 mod document;
 mod explain;
-mod guard;
 mod history;
 mod list;
 mod out;
@@ -67,9 +66,6 @@ pub enum Command {
     Demo(demo::Demo),
     /// Say which rule holds now, and who may be promoted
     Explain(explain::Explain),
-    /// Stand between a daemon and its PostgreSQL
-    #[command(hide = true)]
-    Guard(guard::Guard),
 }
 
 impl Command {
@@ -81,7 +77,6 @@ impl Command {
                 out::print(&report)?;
                 return Ok(ExitCode::from(code));
             }
-            Self::Guard(command) => return Ok(command.execute()),
             Self::List(command) => command.execute(target),
             Self::History(command) => command.execute(target),
             Self::Demo(command) => command.execute(),

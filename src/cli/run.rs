@@ -61,13 +61,21 @@ fn start_logging(log: &Log) {
         "ERROR" | "CRITICAL" => "error",
         _ => "info",
     };
-    let quiet = if level == "debug" { "info" } else { "warn" };
-    let directives = format!("{level},openraft={quiet},sled=warn,tokio_postgres=warn,hyper=warn,rustls=warn");
+    let raft = if level == "debug" {
+        "openraft=info"
+    } else {
+        matriarch_raft::LOG_FILTER
+    };
+    let directives = format!("{level},{raft},sled=warn,tokio_postgres=warn,hyper=warn,rustls=warn");
     let filter = std::env::var("MATRIARCH_LOG").ok().unwrap_or(directives);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // A second subscriber in one process is a test's doing, and it keeps the first.
-    let _ = if log.json { builder.json().try_init() } else { builder.try_init() };
+    let _ = if log.json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
 }

@@ -269,7 +269,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// A report; answered by `PeerReply::Answer` where Raft leads, else by `PeerReply::NotLeader`.
-    Report(Report),
+    Report(Box<Report>),
     /// The leader wants a fresh report at once; answered by `PeerReply::Heard`.
     Poke,
 }

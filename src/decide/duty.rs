@@ -132,6 +132,7 @@ fn own(
         (Process::Ending, _) => Duty::Rest("PostgreSQL is going down".to_owned()),
         _ if local.used >= epoch => used_up(state, local, epoch),
         _ if *local.data == Data::Unknown => Duty::Rest("looking at the data directory".to_owned()),
+        (Process::Up(None), _) => Duty::Rest("waiting for PostgreSQL to say what it is".to_owned()),
         _ if leased => Duty::Rise {
             epoch,
             origin,

@@ -10,3 +10,6 @@ pub mod lease;
 pub mod rejoin;
 pub mod rules;
 pub mod view;
+
+#[cfg(test)]
+pub(crate) mod script;

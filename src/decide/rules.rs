@@ -12,8 +12,8 @@ use crate::cluster::{
     WalEnd,
 };
 
-/// How long a primary that could be started again waits for a standby to show that it has every byte.
-const LAST_BYTES_MS: u64 = 150;
+/// How long a primary that could be started again waits at most for the standbys' last words.
+const LAST_BYTES_MS: u64 = 200;
 /// How long a standby may fail to follow a healthy primary before it loses the right to be promoted.
 pub const UNFIT_AFTER_MS: u64 = 10_000;
 /// How long the first bootstrap waits for the other voters, so that one who brings data is chosen.
@@ -270,7 +270,7 @@ fn bootstrap_under_way(view: &View<'_>) -> Option<Verdict> {
     if view.holding().is_some() {
         return stand(format!("{name} is creating the database cluster"));
     }
-    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    let over = view.move_at();
     (view.now < over)
         .then(|| Verdict::Stand(format!("{name} was creating the database cluster and is silent")))
 }
@@ -325,22 +325,23 @@ fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
     )
 }
 
-/// A standby's last bytes are on their way for a moment after the primary has died.
+/// What a standby has received is its last word once its stream has ended; until then bytes may be on their way.
 fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, primary: &MemberName) -> bool {
-    let settled = ended_at.plus(LAST_BYTES_MS);
-    let latest = settled.plus(2 * view.settings.report_interval_ms);
-    let running = |name: &MemberName| {
-        view.fresh(name).filter(|heard| {
-            let postgres = heard.report.postgres.as_ref();
-            postgres.is_some_and(|p| p.role == Role::Replica && p.state == PostgresState::Running)
-        })
-    };
-    let unheard = view
-        .state
+    if view.now >= ended_at.plus(LAST_BYTES_MS) {
+        return false;
+    }
+    view.state
         .members
         .keys()
-        .any(|name| name != primary && running(name).is_some_and(|h| h.at < settled));
-    unheard && view.now < latest
+        .filter(|name| *name != primary)
+        .filter_map(|name| view.fresh(name))
+        .any(|heard| {
+            heard.report.postgres.as_ref().is_some_and(|postgres| {
+                let running = postgres.role == Role::Replica && postgres.state == PostgresState::Running;
+                let last_word = heard.at >= ended_at && postgres.replication_state.is_none();
+                running && !last_word
+            })
+        })
 }
 
 /// Only with the holder's own word that its epoch is over; its log may end later than any standby's.
@@ -357,7 +358,9 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
             ));
         }
     }
-    let missing = end.map_or(0, |end| best.reach.behind(end.lsn));
+    let missing = end.map_or("an unknown number of".to_owned(), |end| {
+        best.reach.behind(end.lsn).to_string()
+    });
     promote(
         view,
         &best,
@@ -426,7 +429,7 @@ fn healthy(view: &View<'_>) -> Option<Verdict> {
 fn lease_running(view: &View<'_>) -> Option<Verdict> {
     let (name, epoch) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
-    let over = lease::move_at(view.lead_since, view.last_grant, view.state.wait_ttl_ms);
+    let over = view.move_at();
     (view.now < over).then_some(())?;
     let left = over.since(view.now);
     stand(format!(

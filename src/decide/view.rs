@@ -1,5 +1,6 @@
 //! What the leader judges by: the agreed state, the newest report of each member with its age, and since when it leads.
 
+use super::lease;
 use crate::cluster::{
     Epoch, Lsn, MemberName, Moment, PostgresReport, PostgresState, Report, Role, Settings, State, Tenure,
     WalEnd,
@@ -70,6 +71,16 @@ impl View<'_> {
         let (name, held) = self.state.primacy.held()?;
         let heard = self.fresh(name)?;
         matches!(heard.report.tenure, Tenure::Holding { epoch } if epoch == held).then_some(heard)
+    }
+
+    /// From when on a silent holder's primacy may move: no lease of its epoch can be running any more. A holder that
+    /// was never granted one gets the same time to ask for it.
+    pub fn move_at(&self) -> Moment {
+        lease::move_at(
+            self.lead_since.max(self.held_since),
+            self.last_grant,
+            self.state.wait_ttl_ms,
+        )
     }
 
     /// The furthest position the current primary is known to have written.

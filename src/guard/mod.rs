@@ -1,39 +1,68 @@
 //! The small process that stands between the daemon and PostgreSQL and enforces the lease.
 //!
+//! The daemon may be upgraded, hang, be stopped or killed. So PostgreSQL is the child of another process, which
+//! knows one number: the deadline at which nothing of a primary may live any more.
+//!
 //! ```text
-//!   daemon --socket (start, signal, kill, state)--> guard --fork, parent--> postmaster
-//!      \---lease page (shared memory: epoch, deadline)--/      \--adopts--> its orphans
+//!   daemon                                   guard (one thread, no runtime, session of its own)
+//!   ------                                   --------------------------------------------------
+//!   Guard (handle) --- lease page, memfd --> Keeper: beat, reap, enforce, serve, wait
+//!     |   arm = one store, wakes nobody        |- Lease   the accepted deadline, the fence
+//!   Link (task) <-- guard.sock, JSON lines --> |- Door    the socket, one visitor
+//!     reconnects, respawns                     '- Ward    postmaster + everything in its data directory
+//!                                                  |- launch   fork, exec
+//!                                                  '- sweep    find and kill
 //! ```
 //!
-//! The guard is the same program under a hidden command, in a session of its own, with one thread, no network and
-//! no runtime. It is the postmaster's parent and dies with it in the other direction too: the kernel sends the
-//! postmaster SIGQUIT when the guard dies. It knows one number, the deadline at which nothing of a primary may live
-//! any more. The daemon moves that number by writing to memory; nothing it does or omits otherwise can keep a
-//! primary alive: it may hang, crash, be upgraded, be stopped.
+//! **The fence.** At deadline - 300 ms SIGQUIT, from deadline - 150 ms on SIGKILL, to the postmaster, to the guard's
+//! children (it is the subreaper of all orphans) and to every process named or executed as `postgres` whose
+//! working directory is the data directory, so also to a PostgreSQL that somebody else started. It ends when
+//! all are reaped or gone, seen twice; only then is the epoch `fenced`. Once begun it is never undone: a later
+//! extension counts for nothing, [`Guard::arm`] answers `Fenced` for that epoch and older ones, for ever.
+//! The path of the fence allocates nothing, opens no file outside `/proc`, writes nothing that could block and
+//! stops serving the daemon meanwhile.
 //!
-//! | when | what |
-//! |---|---|
-//! | deadline - 300 ms | SIGQUIT to the postmaster and every process of the data directory |
-//! | deadline - 150 ms | SIGKILL to all of them, again and again until they are gone |
-//! | all reaped | the epoch is *fenced*; the daemon is told |
+//! **Invariants**
+//! - A deadline is enforced for the epoch it was written for, or not at all: it shares one atomic word with its
+//!   epoch, so a writer killed between two stores lends no deadline to another epoch. It never shrinks within
+//!   an epoch, and an older epoch changes nothing.
+//! - Each connection gets a page of its own. What a displaced daemon writes reaches nobody.
+//! - No postmaster is started before every process of its data directory is gone, and none while the fence is
+//!   carried out. A lock on the data directory itself keeps two guards from acting on one.
+//! - The end of the postmaster, however it comes, has everything it left behind killed and reaped; the exit is
+//!   told at once, `clean` when that is done. PostgreSQL's log collector has 100 ms to write down the last words.
+//! - The postmaster dies with its guard (SIGQUIT by parent-death signal). Who finds a new guard then asks it to
+//!   `kill_all`: that is the proof that nothing is left.
 //!
-//! Invariants: a begun fence is never undone; a deadline is never shortened within an epoch; a postmaster is started
-//! only when no process of its data directory lives; when the postmaster ends, for whatever reason, every process
-//! that it leaves behind is killed and reaped before that end is reported as clean (a busy orphan was seen to
-//! commit 1.3 s after its postmaster's death).
+//! **Disarming** is for a standby and for a stopped PostgreSQL. The guard cannot tell a primary from a standby and
+//! obeys, unless the fence has begun.
 //!
-//! Which processes belong to a data directory: those whose working directory it is, by device and inode, and whose
-//! name is PostgreSQL's; and the guard's own children, whatever they are. An operator's shell in that directory is
-//! none of them.
+//! **When it goes.** Told to quit with nothing running; ten seconds after the last of daemon, postmaster and
+//! deadline; or when its socket was taken away while no daemon is connected (the Raft directory was wiped): then
+//! nobody can ever come back to it, and it stops PostgreSQL first.
 //!
-//! Caveats: without privilege, memory is not locked and priority not raised. A guard that is stopped together with
-//! the daemon cannot act: that hole is the watchdog's.
+//! **Upgrades.** A running guard outlives its program file. The greeting has a fixed shape with the protocol's
+//! number; a daemon refuses a number it does not know, and says so.
+//!
+//! **Caveats.** Privileges are used where they exist (locked memory, real-time priority, out-of-memory score)
+//! and missed silently elsewhere. Guard and daemon stopped together, or a machine that stands still, are the
+//! watchdog's case. A process that hangs in the kernel cannot be killed; the fence goes on trying and is not
+//! `fenced`. Two daemons on one Raft directory would displace each other in turns: the Raft store's lock is
+//! what prevents that.
 
+mod door;
 mod handle;
-mod kin;
-pub mod page;
+mod keeper;
+mod launch;
+mod lease;
+mod link;
+mod page;
 pub mod process;
+mod state;
+mod sweep;
+mod ward;
 mod wire;
 
-pub use handle::{Guard, GuardError, GuardOptions};
-pub use wire::{GuardState, StartSpec};
+pub use handle::{Guard, GuardOptions};
+pub use nix::sys::signal::Signal;
+pub use state::{GuardError, GuardState, StartSpec};

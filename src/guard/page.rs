@@ -1,85 +1,238 @@
-//! The lease page: six numbers in memory that the daemon and the guard share.
+//! The lease page: the shared memory through which the daemon moves the deadline without waking anybody.
 
+use super::lease::{Word, Written};
+use super::state::GuardError;
 use crate::cluster::{Epoch, Moment};
 use crate::sys::SharedPage;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-const EPOCH: usize = 0;
-const DEADLINE_NS: usize = 1;
-const HEARTBEAT: usize = 2;
-const FENCING: usize = 3;
-const FENCED: usize = 4;
+const MAGIC: u64 = u64::from_le_bytes(*b"mtrlease");
+const VERSION: u64 = 1;
 
-/// Size of the file behind the page.
-pub const SIZE: i64 = 4_096;
+/// The page's words by name; the order is part of the protocol.
+struct Words<'a> {
+    magic: &'a AtomicU64,
+    version: &'a AtomicU64,
+    boot_high: &'a AtomicU64,
+    boot_low: &'a AtomicU64,
+    /// Written by the daemon: the epoch of the deadline, always before the deadline.
+    epoch: &'a AtomicU64,
+    /// Written by the daemon: the deadline, see [`Word`].
+    deadline: &'a AtomicU64,
+    /// Written by the guard: its turns.
+    heartbeat: &'a AtomicU64,
+    /// Written by the guard: the newest epoch whose fence has begun.
+    fencing: &'a AtomicU64,
+    /// Written by the guard: the newest epoch whose fence is carried out.
+    fenced: &'a AtomicU64,
+}
 
-/// The page, as either side sees it. The daemon writes epoch and deadline, the guard the rest.
-pub struct Page(SharedPage);
+/// One mapping of the page.
+#[derive(Debug)]
+pub(super) struct Page(SharedPage);
 
 impl Page {
-    /// Maps it.
-    pub fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        SharedPage::map(fd).map(Self)
+    /// A new page in memory of its own, sealed so that no holder can pull it from under another.
+    pub(super) fn create() -> io::Result<(Self, OwnedFd)> {
+        let memory = memfd_create(
+            "matriarch-lease",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?;
+        nix::unistd::ftruncate(&memory, 4096)?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+        let page = Self(SharedPage::map(memory.as_fd())?);
+        let (high, low) = boot_id()?;
+        let words = page.words();
+        words.boot_high.store(high, SeqCst);
+        words.boot_low.store(low, SeqCst);
+        words.version.store(VERSION, SeqCst);
+        words.magic.store(MAGIC, SeqCst);
+        Ok((page, memory))
     }
 
-    /// Sets the deadline of `epoch`; false when a fence of that epoch has begun, or for a shorter deadline.
-    /// The epoch is written first: a guard that looks in between sees the new epoch with an older, earlier deadline.
-    pub fn arm(&self, epoch: Epoch, deadline: Moment) -> bool {
-        if self.0.get(FENCING) == epoch.0 || self.0.get(FENCED) == epoch.0 {
-            return false;
+    /// The page that a guard has handed over.
+    pub(super) fn open(memory: BorrowedFd<'_>) -> io::Result<Self> {
+        let page = Self(SharedPage::map(memory)?);
+        let words = page.words();
+        let boot = (words.boot_high.load(SeqCst), words.boot_low.load(SeqCst));
+        if words.magic.load(SeqCst) != MAGIC || words.version.load(SeqCst) != VERSION {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this is no lease page of version 1",
+            ));
         }
-        let deadline = deadline.0.saturating_mul(1_000_000);
-        if self.0.get(EPOCH) == epoch.0 && self.0.get(DEADLINE_NS) > deadline {
-            return false;
+        if boot != boot_id()? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the lease page is of another boot",
+            ));
         }
-        self.0.set(EPOCH, epoch.0);
-        self.0.set(DEADLINE_NS, deadline);
-        true
+        Ok(page)
     }
 
-    /// There is no deadline any more, unless a fence has begun.
-    pub fn disarm(&self) {
-        if self.0.get(FENCING) == 0 {
-            self.0.set(DEADLINE_NS, 0);
+    fn words(&self) -> Words<'_> {
+        let [
+            magic,
+            version,
+            boot_high,
+            boot_low,
+            epoch,
+            deadline,
+            heartbeat,
+            fencing,
+            fenced,
+            ..,
+        ] = self.0.words();
+        Words {
+            magic,
+            version,
+            boot_high,
+            boot_low,
+            epoch,
+            deadline,
+            heartbeat,
+            fencing,
+            fenced,
         }
     }
 
-    /// The armed epoch and its deadline in nanoseconds of the boot-time clock.
-    pub fn armed(&self) -> Option<(Epoch, u64)> {
-        let deadline = self.0.get(DEADLINE_NS);
-        (deadline > 0).then(|| (Epoch(self.0.get(EPOCH)), deadline))
+    /// Sets or extends a deadline; true when the guard has to be told to look at once.
+    pub(super) fn arm(&self, epoch: Epoch, deadline: Moment) -> Result<bool, GuardError> {
+        let word = Word::new(epoch, deadline).ok_or(GuardError::Deadline(deadline.0))?;
+        let words = self.words();
+        if words.fencing.load(SeqCst) >= epoch.0 {
+            return Err(GuardError::Fenced(epoch));
+        }
+        let known = Epoch(words.epoch.load(SeqCst));
+        let fresh = match Word(words.deadline.load(SeqCst)).of(known) {
+            _ if known > epoch => {
+                return Err(GuardError::Refused(format!(
+                    "epoch {epoch} is older than epoch {known}"
+                )));
+            }
+            Written::Deadline(old) if known == epoch && old >= deadline => return Ok(false),
+            Written::Deadline(_) => known != epoch,
+            Written::Nothing | Written::Torn => true,
+        };
+        words.epoch.store(epoch.0, SeqCst);
+        words.deadline.store(word.0, SeqCst);
+        // The guard may have begun between the first look and the store.
+        if words.fencing.load(SeqCst) >= epoch.0 {
+            return Err(GuardError::Fenced(epoch));
+        }
+        Ok(fresh)
     }
 
-    /// The guard passed once more.
-    pub fn beat(&self) {
-        self.0.set(HEARTBEAT, self.0.get(HEARTBEAT).wrapping_add(1));
+    /// Takes the deadline away; true when there was one.
+    pub(super) fn disarm(&self) -> bool {
+        let words = self.words();
+        let none = Word::none(Epoch(words.epoch.load(SeqCst)));
+        words.deadline.swap(none.0, SeqCst) != none.0
     }
 
-    /// How often the guard has passed.
-    pub fn heartbeat(&self) -> u64 {
-        self.0.get(HEARTBEAT)
+    /// What the daemon has written: epoch and deadline.
+    pub(super) fn written(&self) -> (Epoch, Word) {
+        let words = self.words();
+        // The deadline first: the epoch is stored before it, so a deadline of a new epoch is never paired
+        // with the epoch before; the other way round shows as torn.
+        let word = Word(words.deadline.load(SeqCst));
+        (Epoch(words.epoch.load(SeqCst)), word)
     }
 
-    /// A fence of `epoch` begins; from here there is no way back.
-    pub fn begin_fence(&self, epoch: Epoch) {
-        self.0.set(FENCING, epoch.0);
+    /// Puts down what another page had, for a daemon that has just come.
+    pub(super) fn carry_over(&self, armed: Option<(Epoch, Moment)>) {
+        let words = self.words();
+        if let Some((epoch, deadline)) = armed
+            && let Some(word) = Word::new(epoch, deadline)
+        {
+            words.epoch.store(epoch.0, SeqCst);
+            words.deadline.store(word.0, SeqCst);
+        }
     }
 
-    /// Nothing of `epoch` lives any more.
-    pub fn end_fence(&self, epoch: Epoch) {
-        self.0.set(FENCED, epoch.0);
-        self.0.set(DEADLINE_NS, 0);
-        self.0.set(FENCING, 0);
+    /// Shows that the guard lives.
+    pub(super) fn beat(&self, turns: u64) {
+        self.words().heartbeat.store(turns, SeqCst);
     }
 
-    /// The epoch that was fenced last.
-    pub fn fenced(&self) -> Option<Epoch> {
-        Some(self.0.get(FENCED)).filter(|epoch| *epoch > 0).map(Epoch)
+    /// The guard's turns.
+    pub(super) fn heartbeat(&self) -> u64 {
+        self.words().heartbeat.load(SeqCst)
     }
 
-    /// The epoch that is being fenced.
-    pub fn fencing(&self) -> Option<Epoch> {
-        Some(self.0.get(FENCING)).filter(|epoch| *epoch > 0).map(Epoch)
+    /// Shows which fences have begun and which are carried out.
+    pub(super) fn show_fence(&self, begun: Option<Epoch>, done: Option<Epoch>) {
+        let words = self.words();
+        words.fencing.store(begun.max(done).map_or(0, |e| e.0), SeqCst);
+        words.fenced.store(done.map_or(0, |e| e.0), SeqCst);
+    }
+}
+
+/// The kernel's identity of this boot, as two numbers.
+fn boot_id() -> io::Result<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .map(|id| ((id >> 64) as u64, id as u64))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_see_one_page() {
+        let (guard, memory) = Page::create().unwrap();
+        let daemon = Page::open(memory.as_fd()).unwrap();
+        assert!(
+            daemon.arm(Epoch(1), Moment(5000)).unwrap(),
+            "a first deadline is news"
+        );
+        assert!(
+            !daemon.arm(Epoch(1), Moment(6000)).unwrap(),
+            "an extension wakes nobody"
+        );
+        assert!(
+            !daemon.arm(Epoch(1), Moment(5500)).unwrap(),
+            "a shorter one is not written"
+        );
+        assert_eq!(
+            guard.written(),
+            (Epoch(1), Word::new(Epoch(1), Moment(6000)).unwrap())
+        );
+        guard.beat(7);
+        assert_eq!(daemon.heartbeat(), 7);
+        assert!(daemon.disarm() && !daemon.disarm());
+    }
+
+    #[test]
+    fn arming_is_refused_once_the_fence_has_begun_and_for_old_epochs() {
+        let (page, _memory) = Page::create().unwrap();
+        page.arm(Epoch(4), Moment(5000)).unwrap();
+        assert!(matches!(
+            page.arm(Epoch(3), Moment(9000)),
+            Err(GuardError::Refused(_))
+        ));
+        page.show_fence(Some(Epoch(4)), None);
+        assert!(matches!(
+            page.arm(Epoch(4), Moment(9000)),
+            Err(GuardError::Fenced(Epoch(4)))
+        ));
+        page.show_fence(None, Some(Epoch(4)));
+        assert!(matches!(
+            page.arm(Epoch(4), Moment(9000)),
+            Err(GuardError::Fenced(Epoch(4)))
+        ));
+        assert!(page.arm(Epoch(5), Moment(9000)).unwrap());
+        assert!(matches!(
+            page.arm(Epoch(5), Moment(u64::MAX)),
+            Err(GuardError::Deadline(_))
+        ));
     }
 }

@@ -36,7 +36,7 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The reign it was reached in.
     pub vote: Vote,
-    /// The holder's epoch was just said to be over; the standbys' newest positions are wanted at once.
+    /// The holder's epoch is over and nothing is decided yet: the standbys' newest positions are wanted.
     pub wants_news: bool,
 }
 
@@ -240,7 +240,16 @@ fn differs(old: &Report, new: &Report) -> bool {
             report.tenure.clone(),
             report.info.clone(),
             report.unpromotable.clone(),
-            postgres.map(|p| (p.state, p.role, p.timeline, p.fork, p.streamed_in)),
+            postgres.map(|p| {
+                (
+                    p.state,
+                    p.role,
+                    p.timeline,
+                    p.fork,
+                    p.streamed_in,
+                    p.replication_state.clone(),
+                )
+            }),
         )
     };
     gist(old) != gist(new)

@@ -84,7 +84,7 @@ impl Inbox for Mailroom {
             let reply = match envelope::open(Kind::Message, &message) {
                 // The sender speaks for itself only: the name was proven when the connection was made.
                 Ok(PeerMessage::Report(report)) if report.member().as_str() == from.name => {
-                    self.receive(report).await
+                    self.receive(*report).await
                 }
                 Ok(PeerMessage::Report(report)) => {
                     tracing::warn!(peer = %from.name, "refused a report in the name of {}", report.member());

@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often the view is judged although nothing was heard: silence is news too.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 /// A poke that takes longer is of no use any more.
 const POKE_DEADLINE: Duration = Duration::from_millis(300);
+/// Every poke makes every node ask its PostgreSQL, so there is a pause between two.
+const POKE_EVERY_MS: u64 = 15;
 /// How long a leader on the primary's node waits between attempts to hand over.
 const HAND_OVER_EVERY_MS: u64 = 5_000;
 
@@ -28,6 +30,7 @@ pub async fn run(
     let status = group.status();
     let mut last_line = String::new();
     let mut handed_over = Moment(0);
+    let mut poked = Moment(0);
     loop {
         // Timing out is the normal case: the tick.
         let _ = tokio::time::timeout(TICK, desk.news()).await;
@@ -43,7 +46,8 @@ pub async fn run(
             continue;
         };
         say(&judgement, &mut last_line);
-        if judgement.wants_news {
+        if judgement.wants_news && clock::now().since(poked) >= POKE_EVERY_MS {
+            poked = clock::now();
             poke(&group);
         }
         match judgement.verdict {

@@ -20,6 +20,8 @@ use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(50);
+/// The guard passes at least every 100 ms while anything is armed.
+const GUARD_STILL_MS: u64 = 600;
 /// How long a standby may be without its stream, although the primary is well, before its log is doubted.
 const DOUBT_MS: u64 = 3_000;
 /// How long a stopping daemon waits for the leader to hear that its epoch is over.
@@ -96,12 +98,18 @@ pub struct Agent {
     pub(super) slots: Vec<MemberName>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
+    /// How often in a row the end of the log could not be read.
+    pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) unpromotable: Option<(String, Moment)>,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
     pub(super) duty: Duty,
-    postmaster: watch::Sender<Option<i32>>,
+    pub(super) postmaster: watch::Sender<Option<i32>>,
+    /// The guard's heartbeat, and when it last changed.
+    beat: (u64, Moment),
+    /// The leader wants a report that is newer than this.
+    pub(super) poked_at: Option<Moment>,
     pub(super) last_location: Option<crate::cluster::Lsn>,
 }
 
@@ -109,7 +117,11 @@ impl Agent {
     /// Takes over whatever runs: the guard knows the postmaster, its epoch and its deadline.
     pub fn new(parts: AgentParts) -> (Self, watch::Receiver<Option<i32>>) {
         let (postmaster, seen) = watch::channel(None);
-        let guard = parts.hands.as_ref().map(|hands| hands.guard.watch().borrow().clone()).unwrap_or_default();
+        let guard = parts
+            .hands
+            .as_ref()
+            .map(|hands| hands.guard.watch().borrow().clone())
+            .unwrap_or_default();
         let mut running = None;
         if let (Some(_), Some((epoch, until))) = (guard.postmaster, guard.armed) {
             parts.tenancy.resume(epoch, until);
@@ -133,28 +145,46 @@ impl Agent {
             configured: None,
             slots: Vec::new(),
             retry_at: BTreeMap::new(),
+            unreadable: 0,
             trouble: None,
             unpromotable: None,
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
+            beat: (0, clock::now()),
+            poked_at: None,
             last_location: None,
         };
         (agent, seen)
     }
 
     /// Runs until told to stop (then PostgreSQL is stopped first) or until this node must not go on.
-    pub async fn run(mut self, seen: watch::Receiver<Option<i32>>, mut stop: oneshot::Receiver<()>) -> Result<(), AgentError> {
+    pub async fn run(
+        mut self,
+        seen: watch::Receiver<Option<i32>>,
+        mut stop: oneshot::Receiver<()>,
+    ) -> Result<(), AgentError> {
         let (publish, mut probed) = watch::channel(Probed::default());
         let (_never, quiet) = watch::channel(GuardState::default());
-        let mut guard = self.parts.hands.as_ref().map_or(quiet, |hands| hands.guard.watch());
+        let mut guard = self
+            .parts
+            .hands
+            .as_ref()
+            .map_or(quiet, |hands| hands.guard.watch());
         let prober = self.parts.hands.as_ref().map(|hands| {
             let (session, poke) = (hands.session.clone(), self.parts.poke.clone());
-            tokio::spawn(probe::run(session, seen, poke, self.parts.settings.clone(), publish))
+            tokio::spawn(probe::run(
+                session,
+                seen,
+                poke,
+                self.parts.settings.clone(),
+                publish,
+            ))
         });
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
+        let mut poke = self.parts.poke.clone();
         let mut gone_at: Option<Moment> = None;
         loop {
             self.guard = guard.borrow_and_update().clone();
@@ -171,6 +201,7 @@ impl Agent {
                 Ok(()) = probed.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = word.changed() => {}
+                Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;
@@ -203,11 +234,14 @@ impl Agent {
     /// One look at everything.
     fn pass(&mut self) -> Result<(), AgentError> {
         let now = clock::now();
-        self.parts.tenancy.passed(now);
+        if self.guard_beats(now) {
+            self.parts.tenancy.passed(now);
+        }
         if let Some(why) = self.parts.group.status().borrow().fatal.clone() {
             return Err(AgentError::Raft(why));
         }
-        self.postmaster.send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
+        self.postmaster
+            .send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
         self.take_in(now)?;
         let state = self.parts.state.borrow().clone();
         self.duty = self.judge(&state, now);
@@ -216,12 +250,46 @@ impl Agent {
         Ok(())
     }
 
+    /// A guard that stands still enforces nothing, so nothing may be writable: PostgreSQL is stopped past it, and
+    /// the lease is not renewed until the guard goes on.
+    fn guard_beats(&mut self, now: Moment) -> bool {
+        let Some(hands) = &self.parts.hands else {
+            return true;
+        };
+        let beats = hands.guard.heartbeat();
+        if self.beat.0 != beats || self.running.is_none() {
+            self.beat = (beats, now);
+            return true;
+        }
+        if now.since(self.beat.1) <= GUARD_STILL_MS {
+            return true;
+        }
+        if let Some(pid) = self.guard.postmaster.filter(|_| self.trouble.is_none()) {
+            tracing::error!("the guard stands still: stopping PostgreSQL without it");
+            self.trouble = Some("was stopped because its guard stood still".to_owned());
+            // It may have ended already, or the guard may have gone on meanwhile: both are well.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+        }
+        false
+    }
+
     /// The process as far as a duty depends on it.
     pub(super) fn process(&self) -> Process {
         match (self.guard.postmaster, self.guard.clean) {
             (Some(pid), _) => {
-                let role = self.probed.probe.as_ref().filter(|_| self.probed.postmaster == Some(pid));
-                Process::Up(role.map(|probe| if probe.in_recovery { Role::Replica } else { Role::Primary }))
+                let role = self
+                    .probed
+                    .probe
+                    .as_ref()
+                    .filter(|_| self.probed.postmaster == Some(pid));
+                Process::Up(role.map(|probe| {
+                    if probe.in_recovery {
+                        Role::Replica
+                    } else {
+                        Role::Primary
+                    }
+                }))
             }
             (None, true) => Process::Down,
             (None, false) => Process::Ending,
@@ -250,7 +318,11 @@ impl Agent {
             && let Some(epoch) = self.running.take()
         {
             let why = self.trouble.clone().unwrap_or_else(|| {
-                let exit = self.guard.last_exit.clone().unwrap_or_else(|| "is gone".to_owned());
+                let exit = self
+                    .guard
+                    .last_exit
+                    .clone()
+                    .unwrap_or_else(|| "is gone".to_owned());
                 format!("PostgreSQL {exit}")
             });
             self.risen = None;
@@ -284,7 +356,10 @@ impl Agent {
             self.adrift_since = None;
             return;
         };
-        let seen = self.timeline_seen.filter(|(of, _)| *of == pid).map(|(_, timeline)| timeline);
+        let seen = self
+            .timeline_seen
+            .filter(|(of, _)| *of == pid)
+            .map(|(_, timeline)| timeline);
         if let Some(timeline) = probe.timeline.max(seen) {
             self.timeline_seen = Some((pid, timeline));
         }
@@ -308,7 +383,8 @@ impl Agent {
         if now.since(since) > DOUBT_MS
             && let (Some((_, timeline)), Some(lsn)) = (self.timeline_seen, probe.replayed)
         {
-            self.holdings.set_end(Some(crate::cluster::WalEnd { timeline, lsn }));
+            self.holdings
+                .set_end(Some(crate::cluster::WalEnd { timeline, lsn }));
         }
     }
 
@@ -337,7 +413,10 @@ impl Agent {
             };
         }
         if let Some(since) = self.hung_since(now) {
-            return Duty::Fence(format!("PostgreSQL has not answered for {} s", now.since(since) / 1_000));
+            return Duty::Fence(format!(
+                "PostgreSQL has not answered for {} s",
+                now.since(since) / 1_000
+            ));
         }
         duty::duty(state, &local, now)
     }
@@ -366,7 +445,9 @@ impl Agent {
 /// Resolves with the job's result; never without a job.
 async fn finished(job: &mut Option<Job>) -> Done {
     match job {
-        Some(job) => (&mut job.task).await.unwrap_or_else(|why| Done::Failed(why.to_string())),
+        Some(job) => (&mut job.task)
+            .await
+            .unwrap_or_else(|why| Done::Failed(why.to_string())),
         None => std::future::pending().await,
     }
 }

@@ -22,7 +22,13 @@ pub struct Holdings {
 
 impl Default for Holdings {
     fn default() -> Self {
-        Self { data: Data::Unknown, timeline: None, fork: None, end: None, foreign: None }
+        Self {
+            data: Data::Unknown,
+            timeline: None,
+            fork: None,
+            end: None,
+            foreign: None,
+        }
     }
 }
 
@@ -48,7 +54,10 @@ impl Holdings {
                 self.timeline = Some(control.timeline);
                 match unfinished {
                     Some(why) => Data::Broken(why.to_owned()),
-                    None => Data::Present { system_id: control.system_id, end: None },
+                    None => Data::Present {
+                        system_id: control.system_id,
+                        end: None,
+                    },
                 }
             }
         };

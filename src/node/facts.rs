@@ -2,17 +2,24 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, Fork, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy, RaftFacts,
-    Report, Role, Seen, State, Tenure, command,
+    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
+    RaftFacts, Report, Role, Seen, State, Tenure, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Duty, Process};
 use crate::node::job::Purpose;
 use std::sync::Arc;
 
+/// After so many failed attempts the end of the log is given up, and the epoch ends without it.
+const UNREADABLE_AFTER: u32 = 3;
+
 /// What the cluster should know of this node.
 pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::Incarnation>) -> MemberInfo {
-    let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+    let scheme = if config.restapi.certfile.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     MemberInfo {
         name: config.name.clone(),
         raft_id,
@@ -30,13 +37,21 @@ impl Agent {
     pub(super) fn publish(&mut self, state: &Arc<State>, now: Moment) {
         let report = self.report(state, now);
         let before = self.parts.report.borrow().clone();
-        let important = gist(&before) != gist(&report);
+        let awaited = self
+            .poked_at
+            .take_if(|at| self.probed.at >= *at || self.guard.postmaster.is_none())
+            .is_some();
+        let important = awaited || gist(&before) != gist(&report);
         let report = Arc::new(report);
         self.parts.report.send_replace(report.clone());
         if important {
-            self.parts.urgent.send_modify(|count| *count = count.wrapping_add(1));
+            self.parts
+                .urgent
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
-        self.parts.facts.send_replace(Some(Arc::new(self.facts(state, report, now))));
+        self.parts
+            .facts
+            .send_replace(Some(Arc::new(self.facts(state, report, now))));
     }
 
     fn report(&self, state: &State, now: Moment) -> Report {
@@ -57,7 +72,9 @@ impl Agent {
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
     fn tenure(&self, state: &State) -> Tenure {
-        let Some((holder, epoch)) = state.primacy.held() else { return Tenure::None };
+        let Some((holder, epoch)) = state.primacy.held() else {
+            return Tenure::None;
+        };
         if *holder != self.me || !self.caught_up {
             return match (self.running, self.caught_up) {
                 (Some(epoch), false) => Tenure::Holding { epoch },
@@ -65,17 +82,31 @@ impl Agent {
             };
         }
         match &self.ended {
-            Some((ended, why)) if *ended >= epoch && self.running.is_none() => {
-                // The end of the log is part of the last word, so it waits until that was read.
-                let unread = self.holdings.end.is_none() && self.holdings.system_id().is_some();
-                if self.process() != Process::Down && self.holdings.end.is_none() || unread && state.system_id.is_some() {
-                    return Tenure::None;
-                }
-                Tenure::Ended { epoch, end: self.holdings.end, why: why.clone() }
+            // The end of the log is part of the last word, so that waits until it was read.
+            Some((ended, why)) if *ended >= epoch && self.running.is_none() => match self.process() {
+                Process::Down if self.end_is_known() => Tenure::Ended {
+                    epoch,
+                    end: self.holdings.end,
+                    why: why.clone(),
+                },
+                Process::Up(Some(Role::Replica)) => Tenure::Ended {
+                    epoch,
+                    end: None,
+                    why: why.clone(),
+                },
+                _ => Tenure::None,
+            },
+            _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => {
+                Tenure::Holding { epoch }
             }
-            _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => Tenure::Holding { epoch },
             _ => Tenure::None,
         }
+    }
+
+    fn end_is_known(&self) -> bool {
+        self.holdings.end.is_some()
+            || self.holdings.system_id().is_none()
+            || self.unreadable >= UNREADABLE_AFTER
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {
@@ -88,12 +119,21 @@ impl Agent {
         if !ready {
             return None;
         }
-        let ttl_ms = config::settings(&config.bootstrap.dcs).map(|settings| settings.ttl_ms).ok()?;
-        Some(Offer { config: config.bootstrap.dcs.clone(), ttl_ms, existing: self.holdings.system_id() })
+        let ttl_ms = config::settings(&config.bootstrap.dcs)
+            .map(|settings| settings.ttl_ms)
+            .ok()?;
+        Some(Offer {
+            config: config.bootstrap.dcs.clone(),
+            ttl_ms,
+            existing: self.holdings.system_id(),
+        })
     }
 
+    /// What it is busy with, else what keeps it from being well.
     fn activity(&self) -> Option<String> {
-        let job = self.job.as_ref()?;
+        let Some(job) = &self.job else {
+            return self.trouble.clone();
+        };
         let progress = job.progress.borrow().clone();
         let what = match job.purpose {
             Purpose::Bootstrap(_) => "creating the database cluster",
@@ -113,7 +153,9 @@ impl Agent {
         match self.job.as_ref().map(|job| &job.purpose) {
             Some(Purpose::Bootstrap(_)) if self.guard.postmaster.is_none() => return PostgresState::Initdb,
             Some(Purpose::Clone) => return PostgresState::CreatingReplica,
-            Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => return PostgresState::Stopping,
+            Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => {
+                return PostgresState::Stopping;
+            }
             _ => {}
         }
         match self.process() {
@@ -128,7 +170,11 @@ impl Agent {
 
     fn postgres_report(&self) -> PostgresReport {
         let pid = self.guard.postmaster;
-        let probe = self.probed.probe.clone().filter(|_| pid.is_some() && self.probed.postmaster == pid);
+        let probe = self
+            .probed
+            .probe
+            .clone()
+            .filter(|_| pid.is_some() && self.probed.postmaster == pid);
         let mut report = PostgresReport {
             state: self.postgres_state(),
             role: self.role(),
@@ -141,7 +187,10 @@ impl Agent {
         report.server_version = probe.server_version;
         report.postmaster_start_time = Some(probe.start_time.clone());
         report.pending_restart.clone_from(&probe.pending_restart);
-        let seen = self.timeline_seen.filter(|(of, _)| Some(*of) == pid).map(|(_, timeline)| timeline);
+        let seen = self
+            .timeline_seen
+            .filter(|(of, _)| Some(*of) == pid)
+            .map(|(_, timeline)| timeline);
         report.timeline = probe.timeline.max(seen).or(report.timeline);
         if probe.in_recovery {
             report.received = probe.received;
@@ -149,7 +198,10 @@ impl Agent {
             report.replayed_timestamp.clone_from(&probe.replayed_timestamp);
             report.replay_paused = probe.replay_paused;
             report.replication_state = probe.is_streaming().then(|| "streaming".to_owned());
-            report.streamed_in = self.streamed_in.filter(|(of, _)| Some(*of) == pid).map(|(_, epoch)| epoch);
+            report.streamed_in = self
+                .streamed_in
+                .filter(|(of, _)| Some(*of) == pid)
+                .map(|(_, epoch)| epoch);
         } else {
             report.location = probe.location;
             report.checkpointed = self.checkpointed.is_some() && self.checkpointed == self.running;
@@ -169,9 +221,15 @@ impl Agent {
     fn facts(&self, state: &Arc<State>, report: Arc<Report>, now: Moment) -> Facts {
         let word = self.parts.word.borrow().clone();
         let (epoch, until) = self.parts.tenancy.lease();
-        let probe = self.probed.probe.clone().filter(|_| self.guard.postmaster == self.probed.postmaster);
-        let writable = probe.as_ref().is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
-        let serving = matches!(self.duty, Duty::Serve(_)) && self.risen.is_some() && self.risen == self.running;
+        let probe = self
+            .probed
+            .probe
+            .clone()
+            .filter(|_| self.guard.postmaster == self.probed.postmaster);
+        let writable =
+            probe.as_ref().is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
+        let serving =
+            matches!(self.duty, Duty::Serve(_)) && self.risen.is_some() && self.risen == self.running;
         Facts {
             me: self.me.clone(),
             scope: self.parts.config.scope.clone(),
@@ -183,7 +241,10 @@ impl Agent {
             lease: LeaseFacts { epoch, until },
             gate_open: serving && writable,
             raft: self.raft_facts(state),
-            walsenders: probe.as_ref().map(|probe| probe.walsenders.clone()).unwrap_or_default(),
+            walsenders: probe
+                .as_ref()
+                .map(|probe| probe.walsenders.clone())
+                .unwrap_or_default(),
             latest_end: probe.as_ref().and_then(|probe| probe.latest_end),
             standing: word.standing.clone(),
             last_seen_s: word.at_s,
@@ -194,8 +255,15 @@ impl Agent {
 
     /// The leader's digest, but of itself a node knows best.
     fn members(&self, digest: &[Seen], own: &Report) -> Vec<Seen> {
-        let mut members: Vec<Seen> = digest.iter().filter(|seen| *seen.report.member() != self.me).cloned().collect();
-        members.push(Seen { report: own.clone(), age_ms: 0 });
+        let mut members: Vec<Seen> = digest
+            .iter()
+            .filter(|seen| *seen.report.member() != self.me)
+            .cloned()
+            .collect();
+        members.push(Seen {
+            report: own.clone(),
+            age_ms: 0,
+        });
         members
     }
 
@@ -230,8 +298,15 @@ impl Agent {
 
 /// What the leader should hear of at once.
 fn gist(report: &Report) -> impl PartialEq + use<> {
-    let postgres = report.postgres.as_ref().map(|p| -> (PostgresState, Role, Option<crate::cluster::Timeline>, Option<Fork>, Option<crate::cluster::Epoch>, bool) {
-        (p.state, p.role, p.timeline, p.fork, p.streamed_in, p.checkpointed)
+    let postgres = report.postgres.as_ref().map(|p| {
+        let stream = (p.streamed_in, p.replication_state.clone());
+        (p.state, p.role, p.timeline, p.fork, p.checkpointed, stream)
     });
-    (report.info.clone(), report.tenure.clone(), postgres, report.unpromotable.clone(), report.offer.clone())
+    (
+        report.info.clone(),
+        report.tenure.clone(),
+        postgres,
+        report.unpromotable.clone(),
+        report.offer.clone(),
+    )
 }

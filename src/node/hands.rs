@@ -7,6 +7,9 @@ use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A living guard takes a deadline within a millisecond.
+const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
+
 /// Everything that touches the local PostgreSQL.
 #[derive(Clone)]
 pub struct Hands {
@@ -27,10 +30,20 @@ impl Hands {
     }
 
     /// Checks the same again and joins it with the guard.
-    pub fn new(config: Arc<Config>, section: Arc<PostgresConfig>, guard: Guard) -> Result<Self, postgres::PostgresError> {
+    pub fn new(
+        config: Arc<Config>,
+        section: Arc<PostgresConfig>,
+        guard: Guard,
+    ) -> Result<Self, postgres::PostgresError> {
         let postgres = Postgres::new(setup(&config, &section))?;
         let session = Session::new(&postgres);
-        Ok(Self { postgres, session, guard, config, section })
+        Ok(Self {
+            postgres,
+            session,
+            guard,
+            config,
+            section,
+        })
     }
 
     /// Merges the settings as they hold on this node.
@@ -47,7 +60,8 @@ impl Hands {
     /// The same for a new database cluster: `bootstrap.pg_hba` rules until `postgresql.pg_hba` does.
     pub async fn configure_first(&self, settings: &Settings) -> Result<(), String> {
         let lines = &self.config.bootstrap.pg_hba;
-        self.write_conf(settings, None, (!lines.is_empty()).then(|| lines.clone())).await
+        self.write_conf(settings, None, (!lines.is_empty()).then(|| lines.clone()))
+            .await
     }
 
     async fn write_conf(
@@ -58,7 +72,10 @@ impl Hands {
     ) -> Result<(), String> {
         let effective = self.effective(settings);
         for name in &effective.dropped {
-            tracing::warn!("parameter {name} is unknown to PostgreSQL {} and left out", self.postgres.version().major);
+            tracing::warn!(
+                "parameter {name} is unknown to PostgreSQL {} and left out",
+                self.postgres.version().major
+            );
         }
         let hba = effective.pg_hba.or(first_hba);
         let conf = ServerConf {
@@ -68,7 +85,11 @@ impl Hands {
             ident: effective.pg_ident,
             upstream,
         };
-        self.postgres.write_conf(&conf).await.map(|_| ()).map_err(|why| why.to_string())
+        self.postgres
+            .write_conf(&conf)
+            .await
+            .map(|_| ())
+            .map_err(|why| why.to_string())
     }
 
     /// Starts the postmaster; what it is depends on the signal files.
@@ -85,17 +106,33 @@ impl Hands {
         self.guard.start(spec).await.map_err(|why| why.to_string())
     }
 
+    /// Waits until the guard itself says that it enforces the deadline of `epoch`: nothing may be writable before.
+    pub async fn enforced(&self, epoch: crate::cluster::Epoch) -> Result<(), String> {
+        let mut watch = self.guard.watch();
+        let armed = watch.wait_for(|state| state.armed.is_some_and(|(of, _)| of == epoch));
+        match tokio::time::timeout(ENFORCED_WITHIN, armed).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("the guard did not take the deadline in time".to_owned()),
+        }
+    }
+
     /// Whether every process of the data directory is gone within `patience`.
     pub async fn gone_within(&self, patience: Duration) -> bool {
         let mut watch = self.guard.watch();
         let gone = watch.wait_for(|state| state.postmaster.is_none() && state.clean);
-        tokio::time::timeout(patience, gone).await.is_ok_and(|waited| waited.is_ok())
+        tokio::time::timeout(patience, gone)
+            .await
+            .is_ok_and(|waited| waited.is_ok())
     }
 
     /// Creates the database cluster.
     pub async fn initdb(&self) -> Result<(), String> {
         let options: Vec<String> = self.config.bootstrap.initdb.iter().map(long_option).collect();
-        self.postgres.initdb(&options).await.map(|_| ()).map_err(|why| why.to_string())
+        self.postgres
+            .initdb(&options)
+            .await
+            .map(|_| ())
+            .map_err(|why| why.to_string())
     }
 
     /// Creates the roles we use and, in a new database cluster, the users that were asked for.
@@ -110,13 +147,28 @@ impl Hands {
         } else {
             Vec::new()
         };
-        self.postgres.create_roles(&self.session, &users).await.map_err(|why| why.to_string())
+        self.postgres
+            .create_roles(&self.session, &users)
+            .await
+            .map_err(|why| why.to_string())
     }
 
     /// Where a standby finds its primary, and the slot kept for it there.
-    pub fn upstream(&self, endpoint: &crate::cluster::Endpoint, me: &MemberName, settings: &Settings) -> Upstream {
-        let slot = settings.postgresql.use_slots.then(|| postgres::slot_name(me.as_str()));
-        Upstream { host: endpoint.host.clone(), port: endpoint.port, slot }
+    pub fn upstream(
+        &self,
+        endpoint: &crate::cluster::Endpoint,
+        me: &MemberName,
+        settings: &Settings,
+    ) -> Upstream {
+        let slot = settings
+            .postgresql
+            .use_slots
+            .then(|| postgres::slot_name(me.as_str()));
+        Upstream {
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            slot,
+        }
     }
 }
 

@@ -22,7 +22,11 @@ where
     F: Future<Output = Done> + Send + 'static,
 {
     let (sender, progress) = watch::channel(None);
-    Job { purpose, progress, task: tokio::spawn(work(sender)) }
+    Job {
+        purpose,
+        progress,
+        task: tokio::spawn(work(sender)),
+    }
 }
 
 fn good(result: Result<(), String>) -> Done {
@@ -95,13 +99,20 @@ pub async fn stop(hands: Hands, patience: Duration) -> Done {
     if hands.gone_within(patience).await {
         return Done::Good;
     }
-    tracing::warn!("a fast stop of PostgreSQL took longer than {} s, stopping at once", patience.as_secs());
+    tracing::warn!(
+        "a fast stop of PostgreSQL took longer than {} s, stopping at once",
+        patience.as_secs()
+    );
     fence(hands).await
 }
 
 /// Runs `work` towards a primary of `epoch`; whatever it started is gone again if it fails.
 async fn rise(hands: Hands, epoch: Epoch, work: impl Future<Output = Result<(), String>>) -> Done {
-    match work.await {
+    let guarded = async {
+        hands.enforced(epoch).await?;
+        work.await
+    };
+    match guarded.await {
         Ok(()) => Done::Risen(epoch),
         Err(why) => {
             fence(hands).await;
@@ -129,7 +140,9 @@ async fn until(
         let guard = watch.borrow_and_update().clone();
         if guard.exits > exits && guard.postmaster.is_none() {
             let exit = guard.last_exit.unwrap_or_default();
-            return Err(format!("PostgreSQL ended while waiting for {what}: {exit}; see its log"));
+            return Err(format!(
+                "PostgreSQL ended while waiting for {what}: {exit}; see its log"
+            ));
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
@@ -151,9 +164,15 @@ pub async fn promote(
     let work = async {
         hands.postgres.reserve_timelines(current, target).map_err(text)?;
         hands.session.promote().await.map_err(text)?;
-        let probe = until(&hands, patience(&settings), "the end of recovery", |p| !p.in_recovery).await?;
+        let probe = until(&hands, patience(&settings), "the end of recovery", |p| {
+            !p.in_recovery
+        })
+        .await?;
         if probe.timeline != Some(target) {
-            return Err(format!("it was promoted to timeline {:?} instead of {target}", probe.timeline));
+            return Err(format!(
+                "it was promoted to timeline {:?} instead of {target}",
+                probe.timeline
+            ));
         }
         hands.postgres.set_standby_signal(true).map_err(text)
     };
@@ -176,7 +195,9 @@ async fn serve_from_disk(hands: &Hands, settings: &Settings, bound: Moment) -> R
     hands.postgres.set_standby_signal(false).map_err(text)?;
     let started = hands.start(settings).await;
     let up = match started {
-        Ok(_) => until(hands, bound, "PostgreSQL to accept writes", |p| !p.in_recovery).await.map(|_| ()),
+        Ok(_) => until(hands, bound, "PostgreSQL to accept writes", |p| !p.in_recovery)
+            .await
+            .map(|_| ()),
         Err(why) => Err(why),
     };
     hands.postgres.set_standby_signal(true).map_err(text)?;

@@ -46,7 +46,9 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// Its content makes no sense.
-    #[error("{path} is damaged ({why}); stop this node, remove its Raft directory and start it: it joins again")]
+    #[error(
+        "{path} is damaged ({why}); stop this node, remove its Raft directory and start it: it joins again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -69,17 +71,30 @@ impl Ledger {
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => {
-                let facts: Facts = serde_json::from_slice(&bytes)
-                    .map_err(|why| LedgerError::Damaged { path: path.clone(), why: why.to_string() })?;
+                let facts: Facts = serde_json::from_slice(&bytes).map_err(|why| LedgerError::Damaged {
+                    path: path.clone(),
+                    why: why.to_string(),
+                })?;
                 if facts.version != VERSION {
                     let why = format!("version {}, this program knows {VERSION}", facts.version);
                     return Err(LedgerError::Damaged { path, why });
                 }
-                Ok(Self { dir: dir.to_owned(), facts, fresh: false })
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    facts,
+                    fresh: false,
+                })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let facts = Facts { version: VERSION, ..Facts::default() };
-                Ok(Self { dir: dir.to_owned(), facts, fresh: true })
+                let facts = Facts {
+                    version: VERSION,
+                    ..Facts::default()
+                };
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    facts,
+                    fresh: true,
+                })
             }
             Err(source) => Err(LedgerError::Io { path, source }),
         }
@@ -133,7 +148,11 @@ mod tests {
         assert_eq!(ledger.facts().used, Epoch(7));
         let mut again = Ledger::open(dir.path()).unwrap();
         again.first_sight(Epoch(9)).unwrap();
-        assert_eq!(again.facts().used, Epoch(7), "a ledger that was there is believed");
+        assert_eq!(
+            again.facts().used,
+            Epoch(7),
+            "a ledger that was there is believed"
+        );
     }
 
     #[test]
@@ -141,7 +160,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(dir.path()).unwrap();
         ledger.change(|facts| facts.doing = Some(Doing::Clone)).unwrap();
-        assert_eq!(Ledger::open(dir.path()).unwrap().facts().doing, Some(Doing::Clone));
+        assert_eq!(
+            Ledger::open(dir.path()).unwrap().facts().doing,
+            Some(Doing::Clone)
+        );
         fs::write(dir.path().join(FILE), b"{").unwrap();
         let why = Ledger::open(dir.path()).err().unwrap().to_string();
         assert!(why.contains("node.json is damaged"), "{why}");

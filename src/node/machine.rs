@@ -17,7 +17,11 @@ pub struct Replica {
 impl Replica {
     /// Begins empty; the log or a snapshot fills it.
     pub fn new(publish: watch::Sender<Arc<State>>, settings: watch::Sender<Arc<Settings>>) -> Self {
-        Self { state: State::default(), publish, settings }
+        Self {
+            state: State::default(),
+            publish,
+            settings,
+        }
     }
 
     fn publish(&self, config_changed: bool) {
@@ -40,10 +44,18 @@ impl Replica {
 
 impl Machine for Replica {
     fn apply(&mut self, lead: Lead, bytes: &[u8]) -> Result<Vec<u8>, Halt> {
-        let command: Command =
-            envelope::open(Kind::Command, bytes).map_err(|why| Halt { why: format!("a log entry: {why}") })?;
+        let command: Command = envelope::open(Kind::Command, bytes).map_err(|why| Halt {
+            why: format!("a log entry: {why}"),
+        })?;
         let config = self.state.config.clone();
-        let outcome = apply(&mut self.state, &command, Vote { term: lead.term, node: lead.node });
+        let outcome = apply(
+            &mut self.state,
+            &command,
+            Vote {
+                term: lead.term,
+                node: lead.node,
+            },
+        );
         self.publish(config != self.state.config);
         Ok(envelope::seal(Kind::Outcome, &outcome))
     }
@@ -53,8 +65,9 @@ impl Machine for Replica {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Halt> {
-        self.state =
-            envelope::open(Kind::State, bytes).map_err(|why| Halt { why: format!("a snapshot: {why}") })?;
+        self.state = envelope::open(Kind::State, bytes).map_err(|why| Halt {
+            why: format!("a snapshot: {why}"),
+        })?;
         self.publish(true);
         Ok(())
     }

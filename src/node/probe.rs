@@ -44,20 +44,33 @@ pub async fn run(
         let next = match session.probe().await {
             Ok(probe) => {
                 let probe = Some(Arc::new(probe));
-                Probed { postmaster: pid, probe, failing_since: None, at: clock::now() }
+                Probed {
+                    postmaster: pid,
+                    probe,
+                    failing_since: None,
+                    at: clock::now(),
+                }
             }
             Err(why) => {
                 tracing::debug!("probe: {why}");
                 let since = before.failing_since.filter(|_| same).unwrap_or_else(clock::now);
                 let probe = before.probe.filter(|_| same);
-                Probed { postmaster: pid, probe, failing_since: Some(since), at: before.at }
+                Probed {
+                    postmaster: pid,
+                    probe,
+                    failing_since: Some(since),
+                    at: before.at,
+                }
             }
         };
         let answered = next.failing_since.is_none();
         publish.send_replace(next);
         // A server that is starting is asked often: its first answer is what clients wait for.
-        let interval =
-            if answered { settings.borrow().report_interval_ms } else { 20 };
+        let interval = if answered {
+            settings.borrow().report_interval_ms
+        } else {
+            20
+        };
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(interval)) => {}
             changed = postmaster.changed() => if changed.is_err() { return },

@@ -59,7 +59,10 @@ impl Reporter {
         loop {
             let (me, voters) = {
                 let status = status.borrow();
-                (status.id, status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>())
+                (
+                    status.id,
+                    status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>(),
+                )
             };
             tasks.retain(|id, task| {
                 let stays = voters.contains(id);
@@ -69,13 +72,15 @@ impl Reporter {
                 stays
             });
             for id in voters {
-                tasks.entry(id).or_insert_with(|| tokio::spawn(self.clone().to_one(id, id == me)).abort_handle());
+                tasks
+                    .entry(id)
+                    .or_insert_with(|| tokio::spawn(self.clone().send_to(id, id == me)).abort_handle());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn to_one(mut self, id: u64, own: bool) {
+    async fn send_to(mut self, id: u64, own: bool) {
         loop {
             let now = clock::now();
             if self.tenancy.may_report(now) {
@@ -85,7 +90,7 @@ impl Reporter {
                     let reply = self.mailroom.receive(report).await;
                     self.take(reply);
                 } else {
-                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(report));
+                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
                     if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
                         && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
                     {
@@ -103,7 +108,14 @@ impl Reporter {
 
     fn take(&self, reply: PeerReply) {
         let PeerReply::Answer(answer) = reply else { return };
-        let Answer { sent_at, grant, duplicate_of, standing, digest, .. } = answer;
+        let Answer {
+            sent_at,
+            grant,
+            duplicate_of,
+            standing,
+            digest,
+            ..
+        } = answer;
         if let Some(grant) = grant {
             self.tenancy.accept(grant, sent_at);
         }

@@ -20,6 +20,11 @@ impl Agent {
         match done {
             Done::Inspected(Ok(found)) => self.holdings.inspected(found, &self.parts.ledger),
             Done::End(Ok(end)) => {
+                self.unreadable = if end.is_some() {
+                    0
+                } else {
+                    self.unreadable.saturating_add(1)
+                };
                 if end.is_none() {
                     self.retry_at.insert(what, now.plus(RETRY_MS));
                 }
@@ -33,19 +38,27 @@ impl Agent {
                 }
                 if matches!(purpose, Purpose::Bootstrap(_)) {
                     self.holdings.data = Data::Unknown;
-                    let copy = self.parts.ledger.facts().incarnation.unwrap_or_else(jobs::new_incarnation);
+                    let copy = self
+                        .parts
+                        .ledger
+                        .facts()
+                        .incarnation
+                        .unwrap_or_else(jobs::new_incarnation);
                     self.parts.ledger.change(|facts| {
                         facts.doing = None;
                         facts.incarnation = Some(copy);
                     })?;
                 }
                 self.refresh_fork();
+                // The probe must see the new role now and not with its next turn: clients wait for it.
+                self.postmaster.send_modify(|_| ());
                 tracing::info!("primary of epoch {epoch}: accepting writes");
             }
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.trouble = Some(format!("could not become primary: {why}"));
-                self.unpromotable = Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
+                self.unpromotable =
+                    Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
                 self.holdings.data = Data::Unknown;
             }
             Done::Cloned(copy) => {
@@ -58,6 +71,9 @@ impl Agent {
             }
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
+                if *purpose == Purpose::ReadEnd {
+                    self.unreadable = self.unreadable.saturating_add(1);
+                }
                 tracing::warn!("{what} failed: {why}");
                 self.trouble = Some(format!("{what} failed: {why}"));
                 self.retry_at.insert(what, now.plus(RETRY_MS));
@@ -123,4 +139,3 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Rewind => "rewind",
     }
 }
-

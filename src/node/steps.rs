@@ -50,7 +50,11 @@ impl Agent {
                 }
                 Ok(())
             }
-            Duty::Rise { epoch, origin, timeline } => self.rise(hands, epoch, origin, timeline, state),
+            Duty::Rise {
+                epoch,
+                origin,
+                timeline,
+            } => self.rise(hands, epoch, origin, timeline, state),
             Duty::Serve(epoch) => {
                 self.serve(hands, epoch, state, now);
                 Ok(())
@@ -90,7 +94,9 @@ impl Agent {
         let stale = match (&job.purpose, &self.duty) {
             (purpose, _) if !purpose.may_abort() => false,
             (_, _) if self.leaving => true,
-            (Purpose::Bootstrap(of) | Purpose::Restart(of) | Purpose::Promote(of), _) => self.running != Some(*of),
+            (Purpose::Bootstrap(of) | Purpose::Restart(of) | Purpose::Promote(of), _) => {
+                self.running != Some(*of)
+            }
             (Purpose::Clone, duty) => !matches!(duty, Duty::Clone(..)),
             (Purpose::Rewind, duty) => !matches!(duty, Duty::Rewind(..) | Duty::Clone(..)),
             _ => false,
@@ -133,7 +139,10 @@ impl Agent {
         if origin == Origin::Bootstrap && create {
             if matches!(self.holdings.data, Data::Broken(_)) {
                 self.holdings.data = Data::Unknown;
-                hands.postgres.remove_own_failed_bootstrap().map_err(|why| AgentError::Misplaced(why.to_string()))?;
+                hands
+                    .postgres
+                    .remove_own_failed_bootstrap()
+                    .map_err(|why| AgentError::Misplaced(why.to_string()))?;
             }
             data::begin(&mut self.parts.ledger, Doing::Bootstrap)?;
         }
@@ -150,14 +159,16 @@ impl Agent {
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
-                jobs::spawn(Purpose::Promote(epoch), |_| jobs::promote(hands, settings, epoch, current, target))
+                jobs::spawn(Purpose::Promote(epoch), |_| {
+                    jobs::promote(hands, settings, epoch, current, target)
+                })
             }
             (Origin::Restart, false, _) => {
                 jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, settings, epoch))
             }
-            (Origin::Bootstrap, false, _) => {
-                jobs::spawn(Purpose::Bootstrap(epoch), |_| jobs::bootstrap(hands, settings, epoch, create))
-            }
+            (Origin::Bootstrap, false, _) => jobs::spawn(Purpose::Bootstrap(epoch), |_| {
+                jobs::bootstrap(hands, settings, epoch, create)
+            }),
             _ => {
                 // The server is not in the shape the epoch was given for: the epoch is spent, the leader decides anew.
                 self.trouble = Some(format!("was no match for epoch {epoch}"));
@@ -172,45 +183,65 @@ impl Agent {
             return;
         }
         let settings = self.parts.settings.borrow().clone();
-        if self.configured.as_ref().is_none_or(|(upstream, with)| upstream.is_some() || *with != settings) {
+        if self
+            .configured
+            .as_ref()
+            .is_none_or(|(upstream, with)| upstream.is_some() || *with != settings)
+        {
             let first = self.configured.is_none();
             self.configured = Some((None, settings.clone()));
             if !first {
-                self.job = Some(jobs::spawn(Purpose::Configure, |_| jobs::configure(hands, settings, None)));
+                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
+                    jobs::configure(hands, settings, None)
+                }));
                 return;
             }
         }
         let slots: Vec<MemberName> = state
             .members
             .values()
-            .filter(|member| member.info.name != self.me && !member.is_witness() && settings.postgresql.use_slots)
+            .filter(|member| {
+                member.info.name != self.me && !member.is_witness() && settings.postgresql.use_slots
+            })
             .map(|member| member.info.name.clone())
             .collect();
         let checkpoint = self.checkpointed != Some(epoch);
         if checkpoint || slots != self.slots {
             self.slots.clone_from(&slots);
-            self.job = Some(jobs::spawn(Purpose::Chores, |_| jobs::chores(hands, checkpoint, slots)));
+            self.job = Some(jobs::spawn(Purpose::Chores, |_| {
+                jobs::chores(hands, checkpoint, slots)
+            }));
         }
     }
 
     fn follow(&mut self, hands: Hands, state: &State, now: Moment) {
         let settings = self.parts.settings.borrow().clone();
-        let Some((holder, _)) = state.primacy.held() else { return };
-        let Some(endpoint) = state.member(holder).and_then(|member| member.info.postgres.clone()) else { return };
+        let Some((holder, _)) = state.primacy.held() else {
+            return;
+        };
+        let Some(endpoint) = state
+            .member(holder)
+            .and_then(|member| member.info.postgres.clone())
+        else {
+            return;
+        };
         let upstream = hands.upstream(&endpoint, &self.me, &settings);
         let wanted = (Some(endpoint), settings.clone());
         match self.process() {
             Process::Down if self.may_try("start", now) => {
                 self.parts.tenancy.stand_down();
                 self.configured = Some(wanted);
-                self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, settings, Some(upstream))));
+                self.job = Some(jobs::spawn(Purpose::Standby, |_| {
+                    jobs::standby(hands, settings, Some(upstream))
+                }));
             }
             Process::Up(Some(Role::Replica))
                 if self.configured.as_ref() != Some(&wanted) && self.may_try("configure", now) =>
             {
                 self.configured = Some(wanted);
-                self.job =
-                    Some(jobs::spawn(Purpose::Configure, |_| jobs::configure(hands, settings, Some(upstream))));
+                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
+                    jobs::configure(hands, settings, Some(upstream))
+                }));
             }
             _ => {}
         }
@@ -228,10 +259,14 @@ impl Agent {
             .filter(|(holder, _)| **holder != self.me)
             .and_then(|(holder, _)| state.member(holder))
             .and_then(|member| member.info.postgres.clone());
-        let upstream = endpoint.as_ref().map(|endpoint| hands.upstream(endpoint, &self.me, &settings));
+        let upstream = endpoint
+            .as_ref()
+            .map(|endpoint| hands.upstream(endpoint, &self.me, &settings));
         self.parts.tenancy.stand_down();
         self.configured = Some((endpoint, settings.clone()));
-        self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, settings, upstream)));
+        self.job = Some(jobs::spawn(Purpose::Standby, |_| {
+            jobs::standby(hands, settings, upstream)
+        }));
     }
 
     /// A running server is stopped cleanly first; then where its log ends is read from disk, and judged again.
@@ -255,7 +290,9 @@ impl Agent {
             self.holdings.data = Data::Broken(why.to_owned());
             return Ok(());
         }
-        let Some(endpoint) = self.primary_endpoint(state, true) else { return Ok(()) };
+        let Some(endpoint) = self.primary_endpoint(state, true) else {
+            return Ok(());
+        };
         tracing::info!("rewinding: {why}");
         data::begin(&mut self.parts.ledger, Doing::Rewind)?;
         self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
@@ -269,13 +306,19 @@ impl Agent {
         let settings = self.parts.settings.borrow().clone();
         let diverged = !matches!(self.holdings.data, Data::Absent);
         if diverged && hands.effective(&settings).remove_on_diverged_timelines == Some(false) {
-            self.trouble = Some(format!("{why}, and remove_data_directory_on_diverged_timelines is false"));
+            self.trouble = Some(format!(
+                "{why}, and remove_data_directory_on_diverged_timelines is false"
+            ));
             return Ok(());
         }
-        let Some(endpoint) = self.primary_endpoint(state, false) else { return Ok(()) };
+        let Some(endpoint) = self.primary_endpoint(state, false) else {
+            return Ok(());
+        };
         tracing::info!("copying the data from {endpoint}: {why}");
         data::begin(&mut self.parts.ledger, Doing::Clone)?;
-        self.job = Some(jobs::spawn(Purpose::Clone, |progress| jobs::clone(hands, endpoint, progress)));
+        self.job = Some(jobs::spawn(Purpose::Clone, |progress| {
+            jobs::clone(hands, endpoint, progress)
+        }));
         Ok(())
     }
 }

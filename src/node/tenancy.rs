@@ -29,7 +29,13 @@ struct Inner {
 impl Tenancy {
     /// Begins without a lease. A witness has no guard.
     pub fn new(guard: Option<Guard>, now: Moment) -> Self {
-        Self { guard, inner: Mutex::new(Inner { loop_at: now, ..Inner::default() }) }
+        Self {
+            guard,
+            inner: Mutex::new(Inner {
+                loop_at: now,
+                ..Inner::default()
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -87,7 +87,7 @@ impl Postgres {
             .max()
     }
 
-    fn last_aside(&self) -> Option<PathBuf> {
+    pub(super) fn last_aside(&self) -> Option<PathBuf> {
         self.aside_number().map(|number| self.aside(number))
     }
 }

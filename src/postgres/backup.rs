@@ -38,7 +38,7 @@ impl Postgres {
             .arg("-D")
             .arg(&target)
             .arg("-d")
-            .arg(self.conninfo(&self.setup().replication, &from.host, from.port))
+            .arg(self.program_conninfo(&self.setup().replication, from))
             .args(["-X", "stream", "-c", "fast", "--progress", "--no-password"].map(str::to_owned))
             .args(self.setup().basebackup_options.iter().cloned());
         let show = |line: &str| {

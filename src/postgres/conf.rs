@@ -7,8 +7,6 @@ use std::path::Path;
 const HEAD: &str = "# Written by Matriarch, which overwrites it; change the cluster's settings with matriarch edit-config.\n";
 const BASE: &str = "postgresql.base.conf";
 const MARKER: &str = "matriarch.json";
-/// A standby that lost its primary looks for a new one, and hears of its promotion, this often.
-const RETRY: &str = "100ms";
 /// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
 const RECOVERY: [&str; 13] = [
     "archive_cleanup_command",
@@ -93,7 +91,6 @@ impl Postgres {
         default("listen_addresses", setup.listen_addresses.clone());
         default("port", setup.port.to_string());
         default("cluster_name", setup.scope.clone());
-        default("wal_retrieve_retry_interval", RETRY.to_owned());
         default("hba_file", dir.join("pg_hba.conf").to_string_lossy().into_owned());
         default(
             "ident_file",
@@ -124,7 +121,7 @@ impl Postgres {
         all.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
         all.extend(conf.recovery.clone());
         let upstream = conf.upstream.as_ref();
-        let conninfo = upstream.map(|up| self.conninfo(&self.setup().replication, &up.host, up.port));
+        let conninfo = upstream.map(|up| self.standby_conninfo(up));
         let slot = upstream.and_then(|up| up.slot.clone());
         all.insert("primary_conninfo".to_owned(), conninfo.unwrap_or_default());
         all.insert("primary_slot_name".to_owned(), slot.unwrap_or_default());
@@ -147,10 +144,18 @@ impl Postgres {
         files::sync_dir(dir)
     }
 
-    /// Whether the data ever belonged to a group.
+    /// Whether the data, or data that was put aside, ever belonged to a group.
     pub fn has_marker(&self) -> bool {
-        files::exists(&self.data_dir().join(MARKER))
-            || files::exists(&files::beside(self.data_dir(), ".rewinding").join(MARKER))
+        let dir = self.data_dir();
+        let aside = [
+            Some(dir.to_owned()),
+            Some(files::beside(dir, ".rewinding")),
+            self.last_aside(),
+        ];
+        aside
+            .into_iter()
+            .flatten()
+            .any(|dir| files::exists(&dir.join(MARKER)))
     }
 
     /// Notes in the data directory to whom the data belongs; `write_conf` does it by itself.

@@ -1,6 +1,7 @@
 //! Connection strings and the password file, as libpq reads them.
 
-use super::{Login, Postgres, PostgresError, files};
+use super::{Login, Postgres, PostgresError, Upstream, files};
+use crate::cluster::Endpoint;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -37,8 +38,24 @@ impl Conninfo {
 }
 
 impl Postgres {
-    /// A connection string for `login`; the password stays in the password file.
-    pub(super) fn conninfo(&self, login: &Login, host: &str, port: u16) -> String {
+    /// Connection string of the standby. Its name is what `synchronous_standby_names` means, so nothing else may
+    /// carry it.
+    pub(super) fn standby_conninfo(&self, upstream: &Upstream) -> String {
+        self.conninfo(
+            &self.setup().replication,
+            &upstream.host,
+            upstream.port,
+            Some(&self.setup().name),
+        )
+    }
+
+    /// Connection string of a program.
+    pub(super) fn program_conninfo(&self, login: &Login, from: &Endpoint) -> String {
+        self.conninfo(login, &from.host, from.port, None)
+    }
+
+    /// The password stays in the password file.
+    fn conninfo(&self, login: &Login, host: &str, port: u16, name: Option<&str>) -> String {
         let setup = self.setup();
         let mut text = Conninfo::default();
         text.set("dbname", &setup.database);
@@ -49,7 +66,9 @@ impl Postgres {
         if !login.options.contains_key("sslmode") {
             text.set("sslmode", "prefer");
         }
-        text.set("application_name", &setup.name);
+        if let Some(name) = name {
+            text.set("application_name", name);
+        }
         for (key, value) in IMPATIENT {
             if !login.options.contains_key(key) {
                 text.set(key, value);

@@ -61,7 +61,7 @@ impl Postgres {
             .arg("-D")
             .arg(dir)
             .arg("--source-server")
-            .arg(self.conninfo(&self.setup().rewind, &from.host, from.port))
+            .arg(self.program_conninfo(&self.setup().rewind, from))
             .args(self.setup().rewind_options.iter().cloned());
         let mut touched = false;
         let watch = |line: &str| touched |= line.contains(POINT_OF_NO_RETURN);

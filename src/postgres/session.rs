@@ -1,6 +1,7 @@
 //! The connection to the local server: kept while it works, made anew when it does not, every statement bounded.
 
-use super::{Postgres, PostgresError, Probe, Setup, probe, slot_name};
+use super::probe::{self, Pending};
+use super::{Postgres, PostgresError, Probe, Setup, slot_name};
 use crate::cluster::MemberName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,29 @@ struct Local {
 /// A connection, ended when dropped.
 pub(super) struct Live {
     pub(super) client: Client,
-    probe: Option<Statement>,
+    statement: Option<Statement>,
+    /// What waits for a restart, as of the time when the server loaded its configuration.
+    pending: Option<(String, Vec<Pending>)>,
     task: JoinHandle<()>,
+}
+
+impl Live {
+    /// The view of settings costs ten times the rest, and says something new only after a reload.
+    async fn probe(&mut self) -> Result<Probe, tokio_postgres::Error> {
+        let statement = match self.statement.take() {
+            Some(statement) => statement,
+            None => self.client.prepare(probe::SQL).await?,
+        };
+        let row = self.client.query_one(&statement, &[]).await?;
+        self.statement = Some(statement);
+        let loaded: String = row.try_get("loaded")?;
+        let pending = match self.pending.take().filter(|(at, _)| *at == loaded) {
+            Some((_, pending)) => pending,
+            None => probe::pending(&self.client.query_one(probe::PENDING, &[]).await?)?,
+        };
+        self.pending = Some((loaded, pending.clone()));
+        Probe::read(&row, pending)
+    }
 }
 
 impl Drop for Live {
@@ -73,34 +95,14 @@ impl Session {
 
     /// Asks the server how it is, in one statement.
     pub async fn probe(&self) -> Result<Probe, PostgresError> {
-        let mut kept = self.local.kept.lock().await;
-        // Taken out while in use: a failed or abandoned connection is not put back.
-        let live = kept.take();
         let work = async {
-            let mut live = match live {
-                Some(live) if !live.client.is_closed() => live,
-                _ => self.connect().await?,
-            };
-            let statement = match &live.probe {
-                Some(statement) => statement.clone(),
-                None => live
-                    .client
-                    .prepare(probe::SQL)
-                    .await
-                    .map_err(refused("answer a probe"))?,
-            };
-            let row = live
-                .client
-                .query_one(&statement, &[])
-                .await
-                .map_err(refused("answer a probe"))?;
-            live.probe = Some(statement);
-            let answer = Probe::read(&row).map_err(refused("answer a probe"))?;
-            Ok((live, answer))
+            let mut kept = self.local.kept.lock().await;
+            let mut live = self.take(&mut kept).await?;
+            let answer = live.probe().await.map_err(refused("answer a probe"))?;
+            *kept = Some(live);
+            Ok(answer)
         };
-        let (live, answer) = bounded("a probe of the local PostgreSQL", PROBE, work).await?;
-        *kept = Some(live);
-        Ok(answer)
+        bounded("a probe of the local PostgreSQL", PROBE, work).await
     }
 
     /// Ends recovery; the answer does not wait for it.
@@ -185,6 +187,15 @@ impl Session {
         bounded(what, ACT, work).await
     }
 
+    /// The kept connection, or a new one. It is out of its place while in use: one that failed, or whose user gave up,
+    /// is not put back.
+    async fn take(&self, kept: &mut Option<Live>) -> Result<Live, PostgresError> {
+        match kept.take() {
+            Some(live) if !live.client.is_closed() => Ok(live),
+            _ => self.connect().await,
+        }
+    }
+
     /// A connection of its own. Where the rules of pg_hba.conf turn us away at the socket (`peer`, when we are root),
     /// they may let us in over TCP.
     pub(super) async fn connect(&self) -> Result<Live, PostgresError> {
@@ -198,7 +209,8 @@ impl Session {
                     });
                     return Ok(Live {
                         client,
-                        probe: None,
+                        statement: None,
+                        pending: None,
                         task,
                     });
                 }

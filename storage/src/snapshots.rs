@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// How many files are kept.
 const KEEP: usize = 2;
 
+/// Meta bytes and data of a snapshot.
+pub type Parts = (Vec<u8>, Vec<u8>);
+
 /// The snapshot files of one store.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
@@ -40,7 +43,7 @@ impl Snapshots {
 
     /// The newest snapshot: its meta bytes and its data. A damaged one is refused, not skipped: what an older
     /// one lacks was purged from the log.
-    pub fn load(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StorageError> {
+    pub fn load(&self) -> Result<Option<Parts>, StorageError> {
         let Some((_, path)) = self.list()?.into_iter().next() else {
             return Ok(None);
         };
@@ -79,7 +82,7 @@ fn number(path: &Path) -> Option<u64> {
         .ok()
 }
 
-fn split(payload: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+fn split(payload: &[u8]) -> Option<Parts> {
     let (length, rest) = payload.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
     let (meta, data) = rest.split_at_checked(length)?;

@@ -250,3 +250,143 @@ fn check_mac(
 fn sealed<T: Sealed>(value: &T) -> Result<Vec<u8>, Refusal> {
     seal(value).map_err(Refusal::garbage)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn credentials(password: &str, name: &str, tls: Option<Tls>) -> Arc<Credentials> {
+        let (cluster, addr) = ("demo".to_owned(), format!("{name}:1"));
+        Arc::new(Credentials {
+            cluster,
+            name: name.to_owned(),
+            addr,
+            password: password.to_owned(),
+            tls,
+        })
+    }
+
+    fn identity(mine: &Credentials) -> Identity {
+        Identity {
+            id: node_id(&mine.cluster, &mine.addr, 0),
+            ..Identity::default()
+        }
+    }
+
+    type Outcome<T> = Result<(Frames, T), Refusal>;
+
+    /// Both sides of one handshake.
+    async fn shake(
+        caller: Arc<Credentials>,
+        me: Identity,
+        called: Arc<Credentials>,
+    ) -> (Outcome<Welcome>, Outcome<Hello>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let answer = async { answer(&called, 42, accepted, |_| Acceptance::Yes).await };
+        tokio::join!(call(&caller, me, tcp, 42, Lane::Message), answer)
+    }
+
+    #[tokio::test]
+    async fn both_learn_the_others_name() {
+        let (a, b) = (credentials("x", "a", None), credentials("x", "b", None));
+        let (called, caller) = shake(a.clone(), identity(&a), b).await;
+        assert_eq!(
+            called.map(|(_, welcome)| (welcome.name, welcome.id)).unwrap(),
+            ("b".to_owned(), 42)
+        );
+        assert_eq!(caller.map(|(_, hello)| hello.name).unwrap(), "a");
+    }
+
+    #[tokio::test]
+    async fn neither_side_believes_another_password() {
+        let (a, b) = (credentials("x", "a", None), credentials("y", "b", None));
+        let (called, caller) = shake(a.clone(), identity(&a), b).await;
+        assert!(called.is_err());
+        assert!(matches!(caller, Err(Refusal::Password)));
+    }
+
+    #[tokio::test]
+    async fn an_id_that_is_not_made_from_its_address_is_refused() {
+        let (a, b) = (credentials("x", "a", None), credentials("x", "b", None));
+        let forged = Identity {
+            id: identity(&b).id,
+            ..Identity::default()
+        };
+        let (_, caller) = shake(a, forged, b).await;
+        assert!(matches!(caller, Err(Refusal::ForgedId { .. })));
+    }
+
+    #[test]
+    fn a_proof_played_back_by_the_other_side_is_worth_nothing() {
+        let mine = credentials("x", "a", None);
+        let proof = mac(&mine, Role::Caller, b"hello", b"welcome").unwrap();
+        assert!(check_mac(&mine, Role::Caller, b"hello", b"welcome", &proof).is_ok());
+        assert!(check_mac(&mine, Role::Called, b"hello", b"welcome", &proof).is_err());
+        assert!(check_mac(&mine, Role::Caller, b"hellow", b"elcome", &proof).is_err());
+    }
+
+    #[test]
+    fn protocols_meet_in_the_highest_both_speak() {
+        let mine = credentials("x", "a", None);
+        let hello = |protocol| Hello {
+            protocol,
+            cluster: "demo".to_owned(),
+            name: String::new(),
+            addr: String::new(),
+            id: 0,
+            incarnation: 0,
+            generation: 0,
+            to: 0,
+            lane: Lane::Message,
+            nonce: [0; 32],
+        };
+        assert_eq!(
+            agree(&mine, &hello((PROTOCOL.0, PROTOCOL.1 + 3))).unwrap(),
+            PROTOCOL.1
+        );
+        let newer = (PROTOCOL.1 + 1, PROTOCOL.1 + 2);
+        assert!(matches!(agree(&mine, &hello(newer)), Err(Refusal::Protocol(..))));
+    }
+
+    /// TLS of an authority, made out to `certified`.
+    fn tls(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, authority: &str, certified: &str) -> Tls {
+        let dir = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![certified.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, issuer).unwrap().pem();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let files = crate::settings::TlsFiles {
+            certfile: file("crt", &certificate),
+            keyfile: file("key", &key.serialize_pem()),
+            cafile: file("ca", authority),
+        };
+        Tls::load(&files, certified).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_speaks_for_its_own_name_only_on_both_sides() {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(params, key);
+        let member =
+            |name: &str, certified: &str| credentials("x", name, Some(tls(&issuer, &authority, certified)));
+
+        let (a, b) = (member("a", "a"), member("b", "b"));
+        let (called, caller) = shake(a.clone(), identity(&a), b.clone()).await;
+        assert!(called.is_ok() && caller.is_ok());
+        let liar = member("a", "somebody");
+        let (_, caller) = shake(liar.clone(), identity(&liar), b).await;
+        assert!(matches!(caller, Err(Refusal::Name { .. })));
+        let (called, _) = shake(a.clone(), identity(&a), member("b", "somebody")).await;
+        assert!(matches!(called, Err(Refusal::Name { .. })));
+    }
+}

@@ -42,6 +42,11 @@ impl LogStore {
         blocking(move || store.put(key, bytes).map_err(io::Error::other)).await
     }
 
+    /// The durable vote.
+    pub(crate) fn stored_vote(&self) -> io::Result<Option<Vote>> {
+        Ok(self.get::<VoteBytes>(Meta::Vote)?.map(Into::into))
+    }
+
     fn get<T: Sealed>(&self, key: Meta) -> io::Result<Option<T>> {
         match self.store.get(key).map_err(io::Error::other)? {
             Some(bytes) => Ok(Some(open(&bytes)?)),
@@ -82,7 +87,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.get::<VoteBytes>(Meta::Vote)?.map(Into::into))
+        self.stored_vote()
     }
 }
 

@@ -8,6 +8,8 @@
     dead_code
 )]
 
+pub(crate) mod cut;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;

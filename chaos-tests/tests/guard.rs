@@ -1,0 +1,637 @@
+//! The guard on real PostgreSQL: whatever dies or stops, nothing of a primary outlives its deadline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use matriarch::clock;
+use matriarch::cluster::{Epoch, Moment};
+use matriarch::guard::{Guard, GuardError, GuardOptions, GuardState, Signal, StartSpec};
+use nix::unistd::{Pid, User, geteuid};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The built program, beside this test's own directory.
+fn matriarch() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let program = exe.parent().unwrap().parent().unwrap().join("matriarch");
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build` first",
+        program.display()
+    );
+    program
+}
+
+/// PostgreSQL refuses to run as root; whoever else runs the tests runs it as himself.
+fn postgres_user() -> Option<(u32, u32)> {
+    let user = geteuid()
+        .is_root()
+        .then(|| User::from_name("postgres").unwrap().expect("a user postgres"));
+    user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+}
+
+fn run(program: &str, args: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(args);
+    if let Some((uid, gid)) = postgres_user() {
+        command.uid(uid).gid(gid);
+    }
+    let output = command.current_dir("/").output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn directory() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (uid, gid) = postgres_user().unzip();
+    std::os::unix::fs::chown(dir.path(), uid, gid).unwrap();
+    dir
+}
+
+/// One guard and its data directory. Dropping it kills, by pid, whatever is left.
+struct Ward {
+    raft: TempDir,
+    home: TempDir,
+    guards: Mutex<Vec<i32>>,
+}
+
+impl Ward {
+    fn new() -> Self {
+        let home = directory();
+        let data = home.path().join("data");
+        run(
+            &format!("{BIN}/initdb"),
+            &[
+                "-N",
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-D",
+                data.to_str().unwrap(),
+            ],
+        );
+        Self {
+            raft: tempfile::tempdir().unwrap(),
+            home,
+            guards: Mutex::default(),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    async fn attach(&self) -> Guard {
+        let options = GuardOptions {
+            dir: self.raft.path().to_owned(),
+            data_dir: Some(self.data()),
+            exe: matriarch(),
+        };
+        let guard = Guard::attach(options).await.unwrap();
+        self.guards.lock().unwrap().push(guard.pid().unwrap());
+        guard
+    }
+
+    fn spec(&self) -> StartSpec {
+        let home = self.home.path().display();
+        let set = [
+            "listen_addresses=".to_owned(),
+            format!("unix_socket_directories={home}"),
+            "fsync=off".to_owned(),
+        ];
+        let args = set.iter().flat_map(|set| ["-c".to_owned(), set.clone()]);
+        let args = ["-D".to_owned(), self.data().display().to_string()]
+            .into_iter()
+            .chain(args)
+            .collect();
+        StartSpec {
+            program: format!("{BIN}/postgres").into(),
+            args,
+            env: vec![("MATRIARCH_TEST".to_owned(), "given".to_owned())],
+            data_dir: self.data(),
+            user: postgres_user(),
+        }
+    }
+
+    /// Starts PostgreSQL and waits until it answers.
+    async fn start(&self, guard: &Guard) -> (i32, Client) {
+        let pid = guard.start(self.spec()).await.unwrap();
+        (pid, self.client().await)
+    }
+
+    async fn client(&self) -> Client {
+        let host = format!(
+            "host={} user=postgres dbname=postgres",
+            self.home.path().display()
+        );
+        let connected = async {
+            loop {
+                if let Ok((client, connection)) = tokio_postgres::connect(&host, NoTls).await {
+                    tokio::spawn(connection);
+                    return client;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, connected)
+            .await
+            .expect("PostgreSQL answers")
+    }
+
+    /// A backend that never looks at its postmaster; its pid.
+    async fn busy_backend(&self) -> i32 {
+        let client = self.client().await;
+        let pid = client
+            .query_one("select pg_backend_pid()", &[])
+            .await
+            .unwrap()
+            .get(0);
+        tokio::spawn(async move { client.batch_execute("do $$ begin loop end loop; end $$").await });
+        let watcher = self.client().await;
+        let busy = "select 1 from pg_stat_activity where pid = $1 and state = 'active' and query like 'do %'";
+        while watcher.query(busy, &[&pid]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        pid
+    }
+
+    /// Every process that stands in the data directory.
+    fn inhabitants(&self) -> Vec<i32> {
+        let data = self.data();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data))
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        for guard in self.guards.get_mut().unwrap() {
+            if comm(*guard) == "matriarch-guard" {
+                kill(*guard, Signal::SIGKILL);
+            }
+        }
+        for pid in self.inhabitants() {
+            kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn kill(pid: i32, signal: Signal) {
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
+}
+
+fn comm(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Waits for a state of the guard.
+async fn until(guard: &Guard, what: &str, wanted: impl FnMut(&GuardState) -> bool) -> GuardState {
+    let mut watch = guard.watch();
+    let seen = tokio::time::timeout(PATIENCE, watch.wait_for(wanted)).await;
+    match seen {
+        Ok(state) => state.unwrap().clone(),
+        Err(_) => panic!("not seen: {what}; {:?}", *guard.watch().borrow()),
+    }
+}
+
+/// Waits until something is so that sends no event.
+async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "not seen: {what}");
+}
+
+/// `KEY: n kB` of a process.
+fn memory_kb(pid: i32, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processor time of a process in milliseconds.
+fn cpu_ms(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
+}
+
+#[tokio::test]
+async fn postgresql_starts_as_its_user_and_stops_clean() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    assert!(guard.watch().borrow().clean);
+    let (pid, client) = ward.start(&guard).await;
+    let state = guard.watch().borrow().clone();
+    assert_eq!((state.postmaster, state.clean), (Some(pid), false));
+
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(environment.contains("MATRIARCH_TEST=given"));
+    let own = |file| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+    let its = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    assert_eq!(its("oom_score_adj"), own("oom_score_adj"));
+    let status = its("status");
+    let line = |key| {
+        status
+            .lines()
+            .find(|line: &&str| line.starts_with(key))
+            .unwrap()
+            .to_owned()
+    };
+    let uid = postgres_user().map_or(geteuid().as_raw(), |(uid, _)| uid);
+    assert_eq!(line("Uid:").split_whitespace().nth(1).unwrap(), uid.to_string());
+    assert_eq!(
+        line("SigBlk:").split_whitespace().nth(1).unwrap(),
+        "0000000000000000"
+    );
+    assert!(
+        its("sched")
+            .lines()
+            .any(|line| line.starts_with("policy") && line.ends_with(" 0"))
+    );
+
+    assert!(
+        matches!(guard.start(ward.spec()).await, Err(GuardError::Refused(_))),
+        "one at a time"
+    );
+    assert!(
+        matches!(guard.clone().quit().await, Err(GuardError::Refused(_))),
+        "it has something to keep"
+    );
+    drop(client);
+    guard.signal(Signal::SIGINT).await.unwrap();
+    let state = until(&guard, "a clean exit", |state| state.exits == 1 && state.clean).await;
+    assert_eq!(
+        (state.postmaster, state.last_exit.as_deref()),
+        (None, Some("exited with code 0"))
+    );
+    assert!(matches!(
+        guard.signal(Signal::SIGINT).await,
+        Err(GuardError::Refused(_))
+    ));
+
+    let keeper = guard.pid().unwrap();
+    guard.quit().await.unwrap();
+    eventually("the guard has gone", || comm(keeper) != "matriarch-guard").await;
+    assert!(!ward.raft.path().join("guard.sock").exists());
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_executed_is_an_error_and_no_exit() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let program = PathBuf::from("/nowhere/postgres");
+    let missing = guard
+        .start(StartSpec {
+            program,
+            ..ward.spec()
+        })
+        .await;
+    let Err(GuardError::Refused(why)) = missing else {
+        panic!("{missing:?}")
+    };
+    assert_eq!(
+        why,
+        "/nowhere/postgres could not be executed: No such file or directory"
+    );
+    let state = until(&guard, "clean again", |state| state.clean).await;
+    assert_eq!((state.exits, state.postmaster), (0, None));
+    let (_, client) = ward.start(&guard).await;
+    client.query_one("select 1", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn orphans_of_a_killed_postmaster_never_block_a_start() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let mut times = Vec::new();
+    for round in 1..=10 {
+        let (pid, _client) = ward.start(&guard).await;
+        let orphan = ward.busy_backend().await;
+        let all = ward.inhabitants();
+        assert!(
+            all.contains(&pid) && all.contains(&orphan) && all.len() > 4,
+            "{all:?}"
+        );
+        let killed = clock::boot_ns();
+        kill(pid, Signal::SIGKILL);
+        let state = until(&guard, "an exit", |state| state.exits == round).await;
+        let known = clock::boot_ns();
+        assert_eq!(state.last_exit.as_deref(), Some("killed by signal 9 (SIGKILL)"));
+        until(&guard, "all gone", |state| state.exits == round && state.clean).await;
+        times.push((
+            (known - killed) / 1_000_000,
+            (clock::boot_ns() - killed) / 1_000_000,
+        ));
+        assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+    }
+    println!("postmaster killed: (exit known, all reaped) after ms: {times:?}");
+}
+
+#[tokio::test]
+async fn the_log_collector_writes_down_the_last_words() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let mut spec = ward.spec();
+    spec.args
+        .extend(["-c", "logging_collector=on", "-c", "log_filename=all.log"].map(str::to_owned));
+    let pid = guard.start(spec).await.unwrap();
+    ward.client().await;
+    let orphan = ward.busy_backend().await;
+    let killed = clock::now();
+    guard.signal(Signal::SIGQUIT).await.unwrap();
+    until(&guard, "a clean exit", |state| state.exits == 1 && state.clean).await;
+    println!(
+        "SIGQUIT with a log collector: all reaped after {} ms",
+        clock::now().since(killed)
+    );
+    let log = std::fs::read_to_string(ward.data().join("log/all.log")).unwrap();
+    assert!(log.ends_with("database system is shut down\n"), "{log}");
+    assert_ne!(
+        (comm(pid).as_str(), comm(orphan).as_str()),
+        ("postgres", "postgres")
+    );
+    assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+}
+
+/// Commits as fast as it can; the moment of the last acknowledgement.
+async fn writer(client: Client) -> Arc<AtomicU64> {
+    client
+        .batch_execute("create table if not exists written (n bigserial)")
+        .await
+        .unwrap();
+    let last = Arc::new(AtomicU64::new(0));
+    let seen = last.clone();
+    tokio::spawn(async move {
+        while client
+            .execute("insert into written default values", &[])
+            .await
+            .is_ok()
+        {
+            seen.store(clock::boot_ns(), Ordering::SeqCst);
+        }
+    });
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_renewed_is_fenced_by_the_deadline() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let (pid, client) = ward.start(&guard).await;
+    let busy = ward.busy_backend().await;
+    let writes = writer(client).await;
+    let begun = clock::now();
+    let mut deadline = Moment(0);
+    while clock::now().since(begun) < 3000 {
+        deadline = clock::now().plus(2000);
+        guard.arm(Epoch(7), deadline).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let state = guard.watch().borrow().clone();
+    assert_eq!(
+        (state.postmaster, state.fencing),
+        (Some(pid), false),
+        "renewing keeps it alive"
+    );
+
+    let state = until(&guard, "fenced", |state| {
+        state.fenced == Some(Epoch(7)) && state.clean
+    })
+    .await;
+    let told = clock::boot_ns() / 1000;
+    let last = writes.load(Ordering::SeqCst) / 1000;
+    assert!(
+        last > (deadline.0 - 1000) * 1000,
+        "the writer wrote until the fence"
+    );
+    assert!(last < deadline.0 * 1000, "an acknowledgement after the deadline");
+    assert_eq!((state.postmaster, state.armed, state.exits), (None, None, 1));
+    assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+    assert_ne!(comm(busy), "postgres");
+    assert!(matches!(
+        guard.arm(Epoch(7), deadline.plus(60_000)),
+        Err(GuardError::Fenced(Epoch(7)))
+    ));
+    let quit_at = (deadline.0 - 300) * 1000;
+    println!(
+        "fence: last acknowledgement {} us, all reaped and told {} us after deadline - 300 ms",
+        last.saturating_sub(quit_at),
+        told.saturating_sub(quit_at)
+    );
+
+    guard.arm(Epoch(8), clock::now().plus(60_000)).unwrap();
+    let (_, client) = ward.start(&guard).await;
+    client
+        .query_one("select count(*) from written", &[])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn stopped_processes_are_killed_in_time() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let (pid, client) = ward.start(&guard).await;
+    let stopped = ward.busy_backend().await;
+    drop(client);
+    let deadline = clock::now().plus(1000);
+    guard.arm(Epoch(1), deadline).unwrap();
+    kill(stopped, Signal::SIGSTOP);
+    kill(pid, Signal::SIGSTOP);
+    until(&guard, "fenced", |state| state.fenced == Some(Epoch(1))).await;
+    let told = clock::now();
+    assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+    println!(
+        "fence of stopped processes: all reaped and told {} ms before the deadline",
+        deadline.since(told)
+    );
+    assert!(told < deadline);
+}
+
+#[tokio::test]
+async fn a_daemon_that_comes_back_finds_its_postgresql_and_one_that_does_not_is_fenced() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let keeper = guard.pid();
+    let (pid, client) = ward.start(&guard).await;
+    let deadline = clock::now().plus(60_000);
+    guard.arm(Epoch(2), deadline).unwrap();
+    until(&guard, "armed", |state| state.armed == Some((Epoch(2), deadline))).await;
+    drop(guard);
+
+    let guard = ward.attach().await;
+    let state = guard.watch().borrow().clone();
+    assert_eq!((guard.pid(), state.postmaster), (keeper, Some(pid)));
+    assert_eq!((state.armed, state.exits), (Some((Epoch(2), deadline)), 0));
+    client.query_one("select 1", &[]).await.unwrap();
+    assert!(
+        matches!(guard.arm(Epoch(1), deadline), Err(GuardError::Refused(_))),
+        "epoch 1 is over"
+    );
+
+    guard.disarm();
+    until(&guard, "disarmed", |state| state.armed.is_none()).await;
+    guard.arm(Epoch(3), clock::now().plus(700)).unwrap();
+    until(&guard, "armed again", |state| state.armed.is_some()).await;
+    drop(guard);
+    eventually("fenced without a daemon", || ward.inhabitants().is_empty()).await;
+    let guard = ward.attach().await;
+    assert_eq!(guard.watch().borrow().fenced, Some(Epoch(3)));
+}
+
+#[tokio::test]
+async fn postgresql_ends_with_its_guard_and_starts_under_the_next() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let (_, client) = ward.start(&guard).await;
+    let orphan = ward.busy_backend().await;
+    let keeper = guard.pid().unwrap();
+    kill(keeper, Signal::SIGKILL);
+    until(&guard, "the loss", |state| !state.connected).await;
+    let state = until(&guard, "another guard", |state| state.connected).await;
+    let next = guard.pid().unwrap();
+    ward.guards.lock().unwrap().push(next);
+    assert_ne!(next, keeper);
+    assert_eq!((state.postmaster, state.exits), (None, 1));
+    assert_eq!(state.last_exit.as_deref(), Some("its guard died"));
+    assert!(matches!(guard.heartbeat(), 1..));
+
+    guard.kill_all().await.unwrap();
+    assert!(guard.watch().borrow().clean);
+    assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+    assert_ne!(comm(orphan), "postgres");
+    drop(client);
+    let (_, client) = ward.start(&guard).await;
+    client.query_one("select 1", &[]).await.unwrap();
+}
+
+/// An operator's program in the data directory.
+struct Bystander(Child);
+
+impl Bystander {
+    fn in_dir(dir: &Path) -> Self {
+        Self(Command::new("sleep").arg("600").current_dir(dir).spawn().unwrap())
+    }
+
+    fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_operators_program_in_the_data_directory_survives() {
+    let ward = Ward::new();
+    let mut operator = Bystander::in_dir(&ward.data());
+    let guard = ward.attach().await;
+    ward.start(&guard).await;
+    guard.kill_all().await.unwrap();
+    ward.start(&guard).await;
+    guard.arm(Epoch(1), clock::now().plus(400)).unwrap();
+    until(&guard, "fenced", |state| {
+        state.fenced == Some(Epoch(1)) && state.clean
+    })
+    .await;
+    assert!(operator.lives());
+}
+
+#[tokio::test]
+async fn a_postgresql_that_somebody_else_started_is_fenced_too() {
+    let ward = Ward::new();
+    let spec = ward.spec();
+    let mut command = Command::new(&spec.program);
+    command.args(&spec.args).current_dir(ward.data());
+    if let Some((uid, gid)) = spec.user {
+        command.uid(uid).gid(gid);
+    }
+    let mut postmaster = command.spawn().unwrap();
+    let client = ward.client().await;
+    client.query_one("select 1", &[]).await.unwrap();
+    let guard = ward.attach().await;
+    assert!(!guard.watch().borrow().clean);
+    let deadline = clock::now().plus(800);
+    guard.arm(Epoch(1), deadline).unwrap();
+    let state = until(&guard, "fenced", |state| state.fenced == Some(Epoch(1))).await;
+    assert!(state.clean && clock::now() < deadline);
+    postmaster.wait().unwrap();
+    assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_guard_whose_directory_was_wiped_stops_postgresql_and_goes() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let keeper = guard.pid().unwrap();
+    ward.start(&guard).await;
+    for entry in std::fs::read_dir(ward.raft.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    drop(guard);
+    let next = ward.attach().await;
+    assert_ne!(next.pid(), Some(keeper));
+    eventually("the old guard has gone", || comm(keeper) != "matriarch-guard").await;
+    ward.start(&next).await;
+}
+
+#[tokio::test]
+async fn the_guard_is_small_and_idle_and_shows_its_heartbeat() {
+    let ward = Ward::new();
+    let guard = ward.attach().await;
+    let (_, _client) = ward.start(&guard).await;
+    guard.arm(Epoch(1), clock::now().plus(3000)).unwrap();
+    let keeper = guard.pid().unwrap();
+    let (beats, cpu, since) = (guard.heartbeat(), cpu_ms(keeper), clock::now());
+    eventually("ten turns", || guard.heartbeat() >= beats + 10).await;
+    let wall = clock::now().since(since);
+    let used = cpu_ms(keeper) - cpu;
+    println!("guard while armed: {used:.2} ms of processor time in {wall} ms");
+    assert!(used < 20.0, "{used} ms in {wall} ms");
+
+    kill(keeper, Signal::SIGSTOP);
+    let stopped = guard.heartbeat();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(
+        guard.heartbeat() <= stopped + 1,
+        "a stopped guard shows no heartbeat"
+    );
+    kill(keeper, Signal::SIGCONT);
+
+    until(&guard, "fenced", |state| state.fenced == Some(Epoch(1))).await;
+    let anonymous = memory_kb(keeper, "RssAnon:");
+    println!(
+        "guard: RssAnon {anonymous} kB, locked {} kB",
+        memory_kb(keeper, "VmLck:")
+    );
+    assert!(anonymous <= 3 * 1024, "{anonymous} kB");
+}

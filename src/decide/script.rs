@@ -1,0 +1,600 @@
+//! Text scripts for tests of judgement: a situation told line by line, and what is decided about it.
+//!
+//! A line is `subject: words`, a word is `flag`, `key=value` or `key="some text"`; a line without a colon asks a
+//! question, and the lines below it that begin with `|` are the recorded answer. Times are milliseconds *ago*;
+//! `time: +500` lets half a second pass for everybody. `MATRIARCH_RECORD=1` writes the answers anew.
+
+use super::candidate;
+use super::duty::{Data, Local, Process, duty};
+use super::rules::{Verdict, plan};
+use super::view::{Heard, View};
+use crate::cluster::{
+    Act, Endpoint, Epoch, Fitness, Fork, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment, Offer,
+    Origin, PostgresReport, PostgresState, Primacy, Promotion, Report, Role, Settings, State, Tags, Tenure,
+    Timeline, WalEnd,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// A situation: what is agreed, what was heard when, and what one node sees of itself.
+pub(crate) struct World {
+    pub(crate) now: Moment,
+    pub(crate) state: State,
+    pub(crate) settings: Settings,
+    pub(crate) heard: BTreeMap<MemberName, Heard>,
+    pub(crate) lead_since: Moment,
+    pub(crate) last_grant: Option<Moment>,
+    pub(crate) held_since: Moment,
+    pub(crate) ttl_since: Moment,
+    pub(crate) voters: usize,
+    pub(crate) local: Own,
+}
+
+/// What [`Local`] borrows.
+pub(crate) struct Own {
+    pub(crate) me: MemberName,
+    pub(crate) data: Data,
+    pub(crate) process: Process,
+    pub(crate) used: Epoch,
+    pub(crate) running: Option<Epoch>,
+    pub(crate) lease_epoch: Epoch,
+    pub(crate) lease_until: Moment,
+    pub(crate) leaving: bool,
+}
+
+const START: Moment = Moment(1_000_000);
+const SYSTEM: u64 = 7;
+const LEVEL: Lsn = Lsn(0x500_0000);
+
+impl World {
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            now: self.now,
+            state: &self.state,
+            settings: &self.settings,
+            heard: &self.heard,
+            lead_since: self.lead_since,
+            last_grant: self.last_grant,
+            held_since: self.held_since,
+            ttl_since: self.ttl_since,
+            voters: self.voters,
+        }
+    }
+
+    pub(crate) fn local(&self) -> Local<'_> {
+        Local {
+            me: &self.local.me,
+            data: &self.local.data,
+            process: self.local.process,
+            used: self.local.used,
+            running: self.local.running,
+            lease_epoch: self.local.lease_epoch,
+            lease_until: self.local.lease_until,
+            leaving: self.local.leaving,
+        }
+    }
+
+    /// Members of a cluster that has no data yet; this node has led for a minute.
+    pub(crate) fn empty(names: &[&str]) -> Self {
+        let mut world = Self {
+            now: START,
+            state: State::default(),
+            settings: Settings::default(),
+            heard: BTreeMap::new(),
+            lead_since: Moment(START.0 - 60_000),
+            last_grant: None,
+            held_since: Moment(START.0 - 60_000),
+            ttl_since: Moment(START.0 - 60_000),
+            voters: names.len(),
+            local: Own {
+                me: MemberName::from(names.first().copied().unwrap_or("a")),
+                data: Data::Absent,
+                process: Process::Down,
+                used: Epoch(0),
+                running: None,
+                lease_epoch: Epoch(0),
+                lease_until: Moment(0),
+                leaving: false,
+            },
+        };
+        for (number, name) in names.iter().enumerate() {
+            let info = member_info(name, number);
+            let fitness = Fitness::Unfit("its copy of the data has not followed the primary yet".to_owned());
+            let mut report = Report::first(info.clone());
+            report.postgres = Some(PostgresReport::default());
+            let member = Member { info, fitness };
+            world.state.members.insert((*name).into(), member);
+            let heard = Heard {
+                report,
+                at: START,
+                followed_at: START,
+                ended_at: None,
+            };
+            world.heard.insert((*name).into(), heard);
+        }
+        world
+    }
+
+    /// A healthy cluster: the first member has been primary of epoch 1 since its bootstrap, the others follow.
+    pub(crate) fn herd(names: &[&str]) -> Self {
+        let mut world = Self::empty(names);
+        let primary = world.local.me.clone();
+        world.state.system_id = Some(SYSTEM);
+        world.state.epoch = Epoch(1);
+        world.state.first = Some(Timeline(1));
+        world.state.reserved = Timeline(1);
+        world.state.ttl_ms = 2_000;
+        world.state.wait_ttl_ms = 2_000;
+        world.state.primacy = Primacy::Held {
+            member: primary.clone(),
+            epoch: Epoch(1),
+            origin: Origin::Bootstrap,
+            timeline: Some(Timeline(1)),
+        };
+        world.last_grant = Some(START);
+        for (number, member) in world.state.members.values_mut().enumerate() {
+            member.fitness = Fitness::Fit;
+            member.info.incarnation = Some(Incarnation(number as u64 + 1));
+        }
+        for (name, heard) in &mut world.heard {
+            heard.report.info = world.state.members[name].info.clone();
+            let postgres = heard.report.postgres.as_mut().unwrap();
+            postgres.state = PostgresState::Running;
+            postgres.timeline = Some(Timeline(1));
+            postgres.system_id = Some(SYSTEM);
+            if *name == primary {
+                heard.report.tenure = Tenure::Holding { epoch: Epoch(1) };
+                postgres.role = Role::Primary;
+                postgres.location = Some(LEVEL);
+            } else {
+                postgres.role = Role::Replica;
+                postgres.received = Some(LEVEL);
+                postgres.replayed = Some(LEVEL);
+                postgres.streamed_in = Some(Epoch(1));
+                postgres.replication_state = Some("streaming".to_owned());
+            }
+        }
+        let end = Some(WalEnd {
+            timeline: Timeline(1),
+            lsn: LEVEL,
+        });
+        world.local.data = Data::Present {
+            system_id: SYSTEM,
+            end,
+        };
+        world
+    }
+
+    fn ago(&self, ms: &str) -> Moment {
+        Moment(self.now.0 - number(ms))
+    }
+
+    fn tell(&mut self, subject: &str, words: &[(String, String)]) {
+        match subject {
+            "herd" => *self = Self::herd(&names(words)),
+            "empty" => *self = Self::empty(&names(words)),
+            "hear" => {
+                for name in names(words) {
+                    self.heard.get_mut(&MemberName::from(name)).unwrap().at = self.now;
+                }
+            }
+            "time" => words.iter().for_each(|(key, value)| self.time(key, value)),
+            "cluster" => words.iter().for_each(|(key, value)| self.cluster(key, value)),
+            "settings" => words.iter().for_each(|(key, value)| self.setting(key, value)),
+            "primacy" => self.primacy(words),
+            "local" => words.iter().for_each(|(key, value)| self.own(key, value)),
+            name => {
+                let name = MemberName::from(name);
+                assert!(self.heard.contains_key(&name), "nobody is named {name}");
+                for (key, value) in words {
+                    self.member(&name, key, value);
+                }
+            }
+        }
+    }
+
+    fn time(&mut self, key: &str, value: &str) {
+        match key {
+            "leads" => self.lead_since = self.ago(value),
+            "granted" => self.last_grant = (value != "never").then(|| self.ago(value)),
+            "held" => self.held_since = self.ago(value),
+            "ttl" => self.ttl_since = self.ago(value),
+            later => self.now = self.now.plus(number(later.strip_prefix('+').unwrap())),
+        }
+    }
+
+    fn cluster(&mut self, key: &str, value: &str) {
+        match key {
+            "ttl" => self.state.ttl_ms = number(value),
+            "waits" => self.state.wait_ttl_ms = number(value),
+            "reserved" => self.state.reserved = timeline(value),
+            "system" => self.state.system_id = (value != "none").then(|| number(value)),
+            "voters" => self.voters = usize::try_from(number(value)).unwrap(),
+            "history" => {
+                let fork = fork(value);
+                let (member, epoch) = self.state.primacy.held().unwrap();
+                self.state.timelines.push(Promotion {
+                    timeline: fork.timeline,
+                    parent: fork.parent,
+                    switch: fork.switch,
+                    member: member.clone(),
+                    incarnation: None,
+                    epoch,
+                    rule: "lease-over".to_owned(),
+                    at_ms: 0,
+                });
+            }
+            _ => panic!("cluster: {key}"),
+        }
+    }
+
+    fn setting(&mut self, key: &str, value: &str) {
+        match key {
+            "primary_start_timeout_s" => self.settings.primary_start_timeout_s = number(value),
+            "maximum_lag_on_failover" => self.settings.maximum_lag_on_failover = number(value),
+            "report_interval_ms" => self.settings.report_interval_ms = number(value),
+            _ => panic!("settings: {key}"),
+        }
+    }
+
+    /// `primacy: b epoch=2 promotion timeline=2`, and as if it was agreed just now.
+    fn primacy(&mut self, words: &[(String, String)]) {
+        let (mut epoch, mut origin, mut on) = (self.state.epoch.next(), Origin::Promotion, None);
+        let (who, rest) = words.split_first().unwrap();
+        for (key, value) in rest {
+            match key.as_str() {
+                "epoch" => epoch = Epoch(number(value)),
+                "timeline" => on = Some(timeline(value)),
+                "bootstrap" => origin = Origin::Bootstrap,
+                "promotion" => origin = Origin::Promotion,
+                "restart" => origin = Origin::Restart,
+                _ => panic!("primacy: {key}"),
+            }
+        }
+        self.state.epoch = epoch;
+        self.state.reserved = self.state.reserved.max(on.unwrap_or_default());
+        self.state.primacy = Primacy::Held {
+            member: MemberName::from(who.0.as_str()),
+            epoch,
+            origin,
+            timeline: on,
+        };
+        self.last_grant = None;
+        self.held_since = self.now;
+    }
+
+    fn member(&mut self, name: &MemberName, key: &str, value: &str) {
+        let ago = |ms: &str| Moment(self.now.0 - number(ms));
+        let heard = self.heard.get_mut(name).unwrap();
+        let member = self.state.members.get_mut(name);
+        match (key, member) {
+            ("age", _) => heard.at = ago(value),
+            ("followed", _) => heard.followed_at = ago(value),
+            ("since", _) => heard.ended_at = Some(ago(value)),
+            ("forgotten", _) => {
+                self.state.members.remove(name);
+            }
+            ("fit", Some(member)) => member.fitness = Fitness::Fit,
+            ("unfit", Some(member)) => member.fitness = Fitness::Unfit(value.to_owned()),
+            ("nofailover" | "priority" | "witness", Some(member)) => {
+                match key {
+                    "nofailover" => member.info.tags.nofailover = true,
+                    "priority" => member.info.tags.failover_priority = value.parse().unwrap(),
+                    _ => {
+                        member.info.postgres = None;
+                        heard.report.postgres = None;
+                    }
+                }
+                heard.report.info = member.info.clone();
+            }
+            ("ended", _) => {
+                heard.report.tenure = Tenure::Ended {
+                    epoch: Epoch(number(value)),
+                    end: None,
+                    why: "postmaster died".to_owned(),
+                };
+                heard.ended_at.get_or_insert(self.now);
+            }
+            _ => said(&mut heard.report, key, value),
+        }
+    }
+
+    fn own(&mut self, key: &str, value: &str) {
+        let own = &mut self.local;
+        match (key, value) {
+            ("me", _) => own.me = value.into(),
+            ("data", "unknown") => own.data = Data::Unknown,
+            ("data", "absent") => own.data = Data::Absent,
+            ("data", "unread") => {
+                own.data = Data::Present {
+                    system_id: SYSTEM,
+                    end: None,
+                }
+            }
+            ("data", _) => {
+                own.data = Data::Present {
+                    system_id: SYSTEM,
+                    end: Some(wal_end(value)),
+                }
+            }
+            ("alien", _) => {
+                own.data = Data::Present {
+                    system_id: number(value),
+                    end: None,
+                }
+            }
+            ("broken", _) => own.data = Data::Broken(value.to_owned()),
+            ("down", _) => own.process = Process::Down,
+            ("ending", _) => own.process = Process::Ending,
+            ("up", "") => own.process = Process::Up(None),
+            ("up", _) => own.process = Process::Up(Some(role(value))),
+            ("used", _) => own.used = Epoch(number(value)),
+            ("running", "none") => own.running = None,
+            ("running", _) => own.running = Some(Epoch(number(value))),
+            ("lease", _) => own.lease_epoch = Epoch(number(value)),
+            ("left", _) => own.lease_until = self.now.plus(number(value)),
+            ("leaving", _) => own.leaving = true,
+            _ => panic!("local: {key}"),
+        }
+    }
+}
+
+/// What a member's report says.
+fn said(report: &mut Report, key: &str, value: &str) {
+    match key {
+        "none" => report.tenure = Tenure::None,
+        "holding" => {
+            let epoch = Epoch(number(value));
+            report.tenure = Tenure::Holding { epoch };
+        }
+        "end" | "why" => {
+            let Tenure::Ended { end, why, .. } = &mut report.tenure else {
+                panic!("{key} needs ended=EPOCH before it");
+            };
+            match key {
+                "end" => *end = Some(wal_end(value)),
+                _ => value.clone_into(why),
+            }
+        }
+        "unpromotable" => report.unpromotable = (value != "no").then(|| value.to_owned()),
+        "incarnation" => report.info.incarnation = Some(Incarnation(number(value))),
+        "addr" => value.clone_into(&mut report.info.raft_addr),
+        "offer" => {
+            report.offer = Some(Offer {
+                config: format!("{{\"by\":\"{}\"}}", report.info.name),
+                ttl_ms: 2_000,
+                existing: (!value.is_empty()).then(|| number(value)),
+            });
+        }
+        _ => postgres_said(report.postgres.as_mut().unwrap(), key, value),
+    }
+}
+
+fn postgres_said(postgres: &mut PostgresReport, key: &str, value: &str) {
+    match key {
+        "up" => {
+            postgres.state = PostgresState::Running;
+            postgres.role = role(value);
+        }
+        "starting" => postgres.state = PostgresState::Starting,
+        "down" => postgres.state = PostgresState::Crashed,
+        "timeline" => postgres.timeline = Some(timeline(value)),
+        "at" => postgres.location = Some(value.parse().unwrap()),
+        "received" => postgres.received = Some(value.parse().unwrap()),
+        "replayed" => postgres.replayed = Some(value.parse().unwrap()),
+        "nowhere" => (postgres.received, postgres.replayed) = (None, None),
+        "streamed" => postgres.streamed_in = (value != "none").then(|| Epoch(number(value))),
+        "cut" => postgres.replication_state = None,
+        "streams" => postgres.replication_state = Some("streaming".to_owned()),
+        "system" => postgres.system_id = Some(number(value)),
+        "fork" => postgres.fork = Some(fork(value)),
+        _ => panic!("no word '{key}' is known for a member"),
+    }
+}
+
+pub(crate) fn member_info(name: &str, number: usize) -> MemberInfo {
+    MemberInfo {
+        name: name.into(),
+        raft_id: number as u64 + 1,
+        raft_addr: format!("{name}:2222"),
+        api_url: format!("http://{name}:8008/patroni"),
+        postgres: Some(Endpoint {
+            host: name.to_owned(),
+            port: 5432,
+        }),
+        tags: Tags::default(),
+        incarnation: None,
+        level: 1,
+    }
+}
+
+fn names(words: &[(String, String)]) -> Vec<&str> {
+    words.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+fn number(text: &str) -> u64 {
+    text.parse()
+        .unwrap_or_else(|_| panic!("'{text}' is not a number"))
+}
+
+fn timeline(text: &str) -> Timeline {
+    Timeline(u32::try_from(number(text)).unwrap())
+}
+
+fn role(text: &str) -> Role {
+    match text {
+        "primary" => Role::Primary,
+        "replica" => Role::Replica,
+        "demoted" => Role::Demoted,
+        _ => panic!("'{text}' is no role"),
+    }
+}
+
+/// `1@0/5000000`: timeline and position.
+fn wal_end(text: &str) -> WalEnd {
+    let (on, lsn) = text.split_once('@').unwrap();
+    WalEnd {
+        timeline: timeline(on),
+        lsn: lsn.parse().unwrap(),
+    }
+}
+
+/// `2<1@0/5000000`: timeline 2 forked from 1 there.
+fn fork(text: &str) -> Fork {
+    let (new, from) = text.split_once('<').unwrap();
+    let from = wal_end(from);
+    Fork {
+        timeline: timeline(new),
+        parent: from.timeline,
+        switch: from.lsn,
+    }
+}
+
+/// Splits `a b=c d="e f"`.
+fn words(mut text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    loop {
+        text = text.trim_start();
+        if text.is_empty() {
+            return found;
+        }
+        let end = text.find([' ', '=']).unwrap_or(text.len());
+        let (key, rest) = text.split_at(end);
+        let (value, rest) = match (rest.strip_prefix("=\""), rest.strip_prefix('=')) {
+            (Some(quoted), _) => quoted.split_once('"').unwrap(),
+            (None, Some(bare)) => bare.split_at(bare.find(' ').unwrap_or(bare.len())),
+            (None, None) => ("", rest),
+        };
+        found.push((key.to_owned(), value.to_owned()));
+        text = rest;
+    }
+}
+
+/// What an act would do, in words.
+pub(crate) fn act_text(act: &Act) -> String {
+    match act {
+        Act::Register(info) => format!("register {}", info.name),
+        Act::Bootstrap {
+            member,
+            epoch,
+            config,
+            ttl_ms,
+        } => {
+            format!("{member} bootstraps in epoch {epoch} with {config} and a ttl of {ttl_ms} ms")
+        }
+        Act::Initialized {
+            member,
+            epoch,
+            system_id,
+            timeline,
+        } => {
+            format!("{member} initialized {system_id} in epoch {epoch} on timeline {timeline}")
+        }
+        Act::Promote {
+            member,
+            epoch,
+            timeline,
+        } => {
+            format!("promote {member} in epoch {epoch} to timeline {timeline}")
+        }
+        Act::Restart { member, epoch } => format!("restart {member} in epoch {epoch}"),
+        Act::Promoted(p) => format!(
+            "{} was promoted in epoch {}: timeline {} forked from {} at {}",
+            p.member, p.epoch, p.timeline, p.parent, p.switch
+        ),
+        Act::Judge { member, fitness } => format!("{member} is {fitness:?}"),
+        Act::Configure { config, ttl_ms } => format!("configure {config}, ttl {ttl_ms} ms"),
+        Act::TtlSettled { ttl_ms } => format!("the ttl of {ttl_ms} ms is settled"),
+        Act::Forget { member } => format!("forget {member}"),
+    }
+}
+
+fn answer(world: &World, question: &str, fired: &mut BTreeSet<&'static str>) -> String {
+    let view = world.view();
+    match question {
+        "plan" => {
+            let (rule, verdict) = plan(&view);
+            fired.insert(rule);
+            match verdict {
+                Verdict::Stand(reason) => format!("{rule}: stand, {reason}"),
+                Verdict::Propose(act, reason) => {
+                    format!("{rule}: {}\nbecause {reason}", act_text(&act))
+                }
+            }
+        }
+        "who" => {
+            let mut text = String::new();
+            for found in candidate::candidates(&view) {
+                let warm = if found.warm { "" } else { ", cold" };
+                writeln!(text, "{} may, {}{warm}", found.name, found.reach).unwrap();
+            }
+            for name in world.state.members.keys() {
+                if let Some(why) = candidate::why_not(&view, name) {
+                    writeln!(text, "{name} may not: {why}").unwrap();
+                }
+            }
+            text
+        }
+        "duty" => format!("{:?}", duty(&world.state, &world.local(), world.now)),
+        _ => panic!("no question is called '{question}'"),
+    }
+}
+
+/// Runs every script of a folder below `src/decide/testdata`; answers which rules fired.
+pub(crate) fn run_all(folder: &str) -> BTreeSet<&'static str> {
+    let dir = testdata(folder);
+    let mut files: Vec<PathBuf> = dir
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    let mut fired = BTreeSet::new();
+    for file in files {
+        let script = std::fs::read_to_string(&file).unwrap();
+        let mut told = String::new();
+        let mut world = World::herd(&["a", "b", "c"]);
+        for line in script.lines().filter(|line| !line.starts_with('|')) {
+            told.push_str(line);
+            told.push('\n');
+            let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
+            if let Some((subject, rest)) = line.split_once(": ") {
+                world.tell(subject, &words(rest));
+            } else if !line.is_empty() {
+                for line in answer(&world, line, &mut fired).lines() {
+                    writeln!(told, "| {line}").unwrap();
+                }
+            }
+        }
+        recorded(&file, &told);
+    }
+    fired
+}
+
+/// A folder of this module's test data.
+pub(crate) fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/decide/testdata")
+        .join(name)
+}
+
+/// Compares with a recorded file; `MATRIARCH_RECORD=1` records it instead.
+#[track_caller]
+pub(crate) fn recorded(file: &Path, found: &str) {
+    if std::env::var_os("MATRIARCH_RECORD").is_some() {
+        std::fs::write(file, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap_or_default();
+    let same = |(a, b): &(&str, &str)| a == b;
+    let at = expected.lines().zip(found.lines()).take_while(same).count();
+    assert!(
+        expected == found,
+        "{}:{}: expected {:?}, found {:?}; MATRIARCH_RECORD=1 records what was found",
+        file.display(),
+        at + 1,
+        expected.lines().nth(at),
+        found.lines().nth(at)
+    );
+}

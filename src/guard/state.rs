@@ -1,0 +1,73 @@
+//! What the daemon asks of its guard, what it hears from it, and how a request can fail.
+
+use crate::cluster::{Epoch, Moment};
+use std::path::PathBuf;
+
+/// A postmaster to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartSpec {
+    /// The `postgres` program.
+    pub program: PathBuf,
+    /// Its arguments, without the program's name.
+    pub args: Vec<String>,
+    /// Variables set for it on top of the daemon's environment.
+    pub env: Vec<(String, String)>,
+    /// The data directory; also its working directory.
+    pub data_dir: PathBuf,
+    /// The user and group it runs as; `None` is the daemon's own.
+    pub user: Option<(u32, u32)>,
+}
+
+/// What the guard last told, and whether it is there at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuardState {
+    /// A guard is connected. When it is not, the other fields are the last known ones.
+    pub connected: bool,
+    /// The pid of the postmaster that runs under the guard.
+    pub postmaster: Option<i32>,
+    /// How many postmasters have exited; never goes back, also when the guard itself is replaced.
+    pub exits: u64,
+    /// How the last postmaster ended, for people.
+    pub last_exit: Option<String>,
+    /// No process of the data directory lives (looked at when told, and every second without a postmaster).
+    pub clean: bool,
+    /// A fence is being carried out.
+    pub fencing: bool,
+    /// The last epoch whose fence was carried out, with every process reaped.
+    pub fenced: Option<Epoch>,
+    /// The guard's turns when it told this; [`super::Guard::heartbeat`] has the present number.
+    pub heartbeat: u64,
+    /// The epoch and deadline the guard has accepted. Extensions send no event: the deadline is as of the last.
+    pub armed: Option<(Epoch, Moment)>,
+}
+
+/// Why a request to the guard failed, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// Nothing was done; the link is being repaired: try again after the next change of state.
+    #[error("no guard is connected")]
+    Absent,
+    /// It may or may not have been done: look at the state once it is connected again.
+    #[error("the connection to the guard broke before it answered")]
+    Lost,
+    /// It may or may not have been done, and the guard does not answer.
+    #[error("the guard did not answer `{what}` within {ms} ms")]
+    TimedOut {
+        /// The request.
+        what: &'static str,
+        /// Its deadline.
+        ms: u64,
+    },
+    /// The guard understood and refused; nothing was done.
+    #[error("the guard refused: {0}")]
+    Refused(String),
+    /// The epoch is over on this node: its fence has begun.
+    #[error("the fence of epoch {0} has begun, it cannot be armed again")]
+    Fenced(Epoch),
+    /// The deadline lies outside what the page can hold; a fault of the caller.
+    #[error("{0} ms is no moment of this machine's boot-time clock")]
+    Deadline(u64),
+    /// No guard can be had: an operator has to look.
+    #[error("{0}")]
+    Unusable(String),
+}
