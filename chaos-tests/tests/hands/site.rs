@@ -139,6 +139,7 @@ impl Server {
             ("shared_buffers", "16MB"),
             ("wal_keep_size", "512MB"),
             ("restart_after_crash", "off"),
+            ("wal_retrieve_retry_interval", "100ms"),
         ];
         let hba = [
             "local all all scram-sha-256",
