@@ -250,6 +250,7 @@ async fn live(
     let (agent, postmaster) = Agent::new(parts);
     let tasks = [
         tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
+        tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
         tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
         tokio::spawn(reporter.run()),
     ];

@@ -162,10 +162,14 @@ fn initialized(
             epoch: held,
             origin: Origin::Bootstrap,
             timeline: on,
-        } if holder == member && *held == epoch => {
+        } if holder == member && *held == epoch && on.is_none_or(|on| on == timeline) => {
             *on = Some(timeline);
         }
-        _ => return Err(format!("{member} does not bootstrap in epoch {epoch}")),
+        _ => {
+            return Err(format!(
+                "{member} does not bootstrap on timeline {timeline} in epoch {epoch}"
+            ));
+        }
     }
     state.system_id = Some(system_id);
     state.first = Some(timeline);
@@ -271,6 +275,9 @@ fn check(old: &State, new: &State) -> Result<(), &'static str> {
     }
     if old.system_id.is_some() && new.system_id != old.system_id {
         return Err("the system identifier never changes");
+    }
+    if old.first.is_some() && new.first != old.first {
+        return Err("the first timeline never changes");
     }
     if new.wait_ttl_ms < new.ttl_ms {
         return Err("waits must cover the ttl in force");

@@ -66,7 +66,8 @@ pub fn open<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, BadBytes
     let [m0, m1, found_kind, version, c0, c1, c2, c3] = head else {
         return Err(damaged());
     };
-    if [*m0, *m1] != MAGIC || *found_kind != kind as u8 {
+    // There never was a version 0: its byte is damaged, which the payload's checksum cannot tell.
+    if [*m0, *m1] != MAGIC || *found_kind != kind as u8 || *version == 0 {
         return Err(damaged());
     }
     if *version > VERSION {

@@ -150,7 +150,7 @@ fn used_up(state: &State, local: &Local<'_>, epoch: Epoch) -> Duty {
         {
             Duty::Stand
         }
-        (Process::Up(Some(Role::Replica) | None), _) => Duty::Stand,
+        (Process::Up(_), _) => Duty::Stand,
         _ => Duty::End(epoch),
     }
 }

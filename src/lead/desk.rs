@@ -1,14 +1,18 @@
 //! What a node has heard from the members, and the one lock under which leases are granted and withheld.
 
 use crate::cluster::{
-    Act, Epoch, Grant, MemberName, Moment, Report, Seen, Settings, Standing, State, Tenure, Vote,
+    Act, Epoch, Grant, MemberName, Moment, Report, Revision, Seen, Settings, Standing, State, Tenure, Vote,
 };
 use crate::decide::candidate;
+use crate::decide::lease;
 use crate::decide::rules::{self, Verdict};
 use crate::decide::view::{Heard, View, follows};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+
+/// How long a name stays with the address that used it last, at least; a lease that may still run keeps it longer.
+const SAME_NAME_MS: u64 = 2_000;
 
 /// The reports and the leader's memory.
 #[derive(Default)]
@@ -22,10 +26,31 @@ struct Inner {
     heard: BTreeMap<MemberName, Heard>,
     lead: Option<(Vote, Moment)>,
     last_grant: Option<(Epoch, Moment)>,
+    known: Revision,
     held: (Epoch, Moment),
     ttl: (u64, Moment),
     withheld: Option<Epoch>,
     standing: Standing,
+}
+
+impl Inner {
+    /// Notes since when what is agreed has been known; false when something later is known already. Whoever grants
+    /// or judges brings the state along and does this first, under the same lock: the task that notes every state
+    /// may run later than they do, and a lease must not be granted by what was agreed before a move.
+    fn learn(&mut self, state: &State, now: Moment) -> bool {
+        if state.revision < self.known {
+            return false;
+        }
+        self.known = state.revision;
+        if self.held.0 != state.epoch {
+            self.held = (state.epoch, now);
+            self.withheld = None;
+        }
+        if self.ttl.0 != state.ttl_ms {
+            self.ttl = (state.ttl_ms, now);
+        }
+        true
+    }
 }
 
 /// A verdict with what it was reached on.
@@ -74,12 +99,8 @@ impl Desk {
     /// Notes what was agreed, so that waits count from here.
     pub fn note_state(&self, state: &State, now: Moment) {
         let mut inner = self.lock();
-        if inner.held.0 != state.epoch {
-            inner.held = (state.epoch, now);
-            inner.withheld = None;
-        }
-        if inner.ttl.0 != state.ttl_ms {
-            inner.ttl = (state.ttl_ms, now);
+        if !inner.learn(state, now) {
+            return;
         }
         inner
             .heard
@@ -95,15 +116,17 @@ impl Desk {
         let old = inner.heard.get(&name);
         if let Some(other) = old
             && other.report.info.raft_addr != report.info.raft_addr
-            && now.since(other.at) < settings.ttl_ms.max(2_000)
+            && now < lease::move_at(other.at, None, state.wait_ttl_ms.max(SAME_NAME_MS))
         {
             return Some(other.report.info.raft_addr.clone());
         }
         if old.is_some_and(|old| old.report.run == report.run && old.report.sent_at > report.sent_at) {
             return None;
         }
-        let ended = matches!(report.tenure, Tenure::Ended { epoch, .. } if epoch == state.epoch);
-        let ended_at = ended.then(|| old.and_then(|old| old.ended_at).unwrap_or(now));
+        let ended =
+            |report: &Report| matches!(report.tenure, Tenure::Ended { epoch, .. } if epoch == state.epoch);
+        let first_said = old.filter(|old| ended(&old.report)).and_then(|old| old.ended_at);
+        let ended_at = ended(&report).then(|| first_said.unwrap_or(now));
         let important = old.is_none_or(|old| differs(&old.report, &report));
         let position = state
             .primacy
@@ -153,6 +176,9 @@ impl Desk {
     pub fn grant(&self, asker: &MemberName, epoch: Epoch, state: &State, now: Moment) -> Option<Grant> {
         let mut inner = self.lock();
         let (holder, held) = state.primacy.held()?;
+        if !inner.learn(state, now) {
+            return None;
+        }
         let refused =
             inner.lead.is_none() || holder != asker || held != epoch || inner.withheld == Some(epoch);
         let ended = inner
@@ -173,6 +199,9 @@ impl Desk {
     pub fn judge(&self, state: &State, settings: &Settings, voters: usize, now: Moment) -> Option<Judgement> {
         let mut inner = self.lock();
         let (vote, lead_since) = inner.lead?;
+        if !inner.learn(state, now) {
+            return None;
+        }
         let view = View {
             now,
             state,

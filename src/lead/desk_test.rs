@@ -1,1 +1,347 @@
+//! The one lock: which lease is granted, which is withheld and until when, which report counts.
 
+use super::*;
+use crate::cluster::{Incarnation, Outcome, WalEnd, apply};
+use crate::decide::script::World;
+
+const VOTE: Vote = Vote { term: 3, node: 1 };
+const LATER: Vote = Vote { term: 4, node: 1 };
+const FIRST: Epoch = Epoch(1);
+
+/// A leader's desk that has heard a healthy herd: `a` is primary of epoch 1, `b` and `c` follow.
+struct Office {
+    desk: Desk,
+    world: World,
+}
+
+impl Office {
+    fn open() -> Self {
+        let office = Self {
+            desk: Desk::default(),
+            world: World::herd(&["a", "b", "c"]),
+        };
+        office.desk.note_state(&office.world.state, office.world.now);
+        office.desk.note_lead(Some(VOTE), office.world.now);
+        for name in ["a", "b", "c"] {
+            office.hear(name, |_| {});
+        }
+        office
+    }
+
+    fn report(&self, name: &str) -> Report {
+        let mut report = self.world.heard[&name.into()].report.clone();
+        report.sent_at = self.world.now;
+        report
+    }
+
+    fn hear(&self, name: &str, change: impl FnOnce(&mut Report)) -> Option<String> {
+        let mut report = self.report(name);
+        change(&mut report);
+        let world = &self.world;
+        self.desk.hear(report, &world.state, &world.settings, world.now)
+    }
+
+    fn end(&self, epoch: Epoch) {
+        self.hear("a", |report| {
+            let end = Some(WalEnd::default());
+            let why = "postmaster died".to_owned();
+            report.tenure = Tenure::Ended { epoch, end, why };
+        });
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.world.now = self.world.now.plus(ms);
+    }
+
+    fn grant(&self, name: &str, epoch: Epoch) -> Option<Grant> {
+        let world = &self.world;
+        self.desk.grant(&name.into(), epoch, &world.state, world.now)
+    }
+
+    fn judge(&self) -> Option<Judgement> {
+        let world = &self.world;
+        self.desk.judge(&world.state, &world.settings, 3, world.now)
+    }
+
+    fn rule(&self) -> &'static str {
+        self.judge().unwrap().rule
+    }
+
+    /// Carries the verdict out, without telling the desk.
+    fn carry_out(&mut self, judgement: Judgement) {
+        let Verdict::Propose(act, reason) = judgement.verdict else {
+            panic!("{} proposes nothing", judgement.rule);
+        };
+        let command = crate::cluster::Command {
+            expected: Some(self.world.state.revision),
+            vote: judgement.vote,
+            rule: judgement.rule.to_owned(),
+            reason,
+            at_ms: 0,
+            act,
+        };
+        let outcome = apply::apply(&mut self.world.state, &command, judgement.vote);
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+    }
+
+    /// Everybody but `a` reports on; `a` has been silent until its lease is over.
+    fn outlast_a(&mut self) {
+        self.pass(2_120);
+        self.hear("b", |_| {});
+        self.hear("c", |_| {});
+    }
+}
+
+#[test]
+fn a_lease_is_for_the_holder_of_the_present_epoch_only() {
+    let mut office = Office::open();
+    let granted = Grant {
+        epoch: FIRST,
+        ttl_ms: 2_000,
+    };
+    assert_eq!(office.grant("a", FIRST), Some(granted));
+    assert_eq!(office.grant("b", FIRST), None);
+    assert_eq!(office.grant("a", Epoch(0)), None);
+    assert_eq!(office.grant("a", Epoch(2)), None);
+    office.world.state.primacy = crate::cluster::Primacy::Vacant;
+    assert_eq!(office.grant("a", FIRST), None);
+}
+
+#[test]
+fn only_a_leader_grants_or_judges() {
+    let office = Office::open();
+    office.desk.note_lead(None, office.world.now);
+    assert_eq!(office.grant("a", FIRST), None);
+    assert!(office.judge().is_none());
+    office.desk.note_lead(Some(LATER), office.world.now);
+    assert!(office.grant("a", FIRST).is_some());
+    assert_eq!(office.judge().unwrap().vote, LATER);
+}
+
+#[test]
+fn an_ended_epoch_is_never_leased_again() {
+    let office = Office::open();
+    office.end(FIRST);
+    assert_eq!(office.grant("a", FIRST), None);
+    // An end of an older epoch is no news: the holder said it before it was given this one.
+    office.end(Epoch(0));
+    assert!(office.grant("a", FIRST).is_some());
+}
+
+#[test]
+fn a_moving_verdict_withholds_the_lease_until_it_is_known_to_have_failed() {
+    let mut office = Office::open();
+    office.outlast_a();
+    assert_eq!(office.rule(), "lease-over");
+    office.hear("a", |_| {});
+    assert_eq!(
+        office.rule(),
+        "healthy",
+        "the holder is back, but the proposal is on its way"
+    );
+    assert_eq!(office.grant("a", FIRST), None);
+    office.desk.release(Epoch(7));
+    assert_eq!(office.grant("a", FIRST), None, "another epoch was released");
+    office.desk.release(FIRST);
+    assert!(office.grant("a", FIRST).is_some());
+}
+
+#[test]
+fn a_standing_or_harmless_verdict_withholds_nothing() {
+    let mut office = Office::open();
+    assert_eq!(office.rule(), "healthy");
+    assert!(office.grant("a", FIRST).is_some());
+    office.hear("b", |report| report.info.api_url.push('/'));
+    assert_eq!(office.rule(), "register");
+    assert!(office.grant("a", FIRST).is_some());
+    office.pass(700);
+    assert_eq!(office.rule(), "lease-running");
+    assert!(office.grant("a", FIRST).is_some());
+}
+
+#[test]
+fn another_reign_or_another_epoch_ends_the_withholding() {
+    let mut office = Office::open();
+    office.outlast_a();
+    assert_eq!(office.rule(), "lease-over");
+    office.desk.note_lead(Some(VOTE), office.world.now);
+    assert_eq!(office.grant("a", FIRST), None, "the same reign goes on");
+    office.desk.note_lead(Some(LATER), office.world.now);
+    assert!(office.grant("a", FIRST).is_some());
+
+    let mut office = Office::open();
+    office.outlast_a();
+    let judgement = office.judge().unwrap();
+    office.carry_out(judgement);
+    assert!(office.grant("b", Epoch(2)).is_some());
+    assert_eq!(office.grant("a", FIRST), None);
+}
+
+#[test]
+fn a_state_that_was_read_before_the_move_grants_nothing_after_it() {
+    let mut office = Office::open();
+    office.outlast_a();
+    let before = office.world.state.clone();
+    let judgement = office.judge().unwrap();
+    office.carry_out(judgement);
+    office.desk.note_state(&office.world.state, office.world.now);
+    let late = office.desk.grant(&"a".into(), FIRST, &before, office.world.now);
+    assert_eq!(late, None, "a was deposed while its answer was being written");
+    let judged = office
+        .desk
+        .judge(&before, &office.world.settings, 3, office.world.now);
+    assert!(judged.is_none(), "nor is anything judged by it");
+}
+
+#[test]
+fn a_new_holder_gets_its_time_even_before_the_state_was_noted() {
+    let mut office = Office::open();
+    office.outlast_a();
+    let judgement = office.judge().unwrap();
+    office.carry_out(judgement);
+    assert_eq!(
+        office.rule(),
+        "lease-running",
+        "b has not even heard that it was chosen"
+    );
+    office.pass(2_119);
+    office.hear("c", |_| {});
+    assert_eq!(office.rule(), "lease-running");
+    office.pass(1);
+    assert_eq!(office.rule(), "lease-over");
+}
+
+#[test]
+fn a_lowered_ttl_counts_from_when_it_was_first_seen() {
+    let mut office = Office::open();
+    office.world.state.ttl_ms = 30_000;
+    office.world.state.wait_ttl_ms = 30_000;
+    office.world.state.revision = Revision(1);
+    assert_eq!(office.rule(), "healthy");
+    office.pass(60_000);
+    office.world.state.ttl_ms = 2_000;
+    office.world.state.revision = Revision(2);
+    office.hear("a", |_| {});
+    assert_ne!(office.rule(), "settle-ttl", "a grant of 30 s may be a moment old");
+    office.pass(30_399);
+    assert_ne!(office.rule(), "settle-ttl");
+    office.pass(1);
+    assert_eq!(office.rule(), "settle-ttl");
+}
+
+#[test]
+fn each_grant_postpones_a_move_and_a_grant_of_another_epoch_does_not() {
+    let mut office = Office::open();
+    office.pass(2_000);
+    assert!(office.grant("a", FIRST).is_some());
+    office.outlast_a();
+    office.pass(0);
+    assert_eq!(office.rule(), "lease-over", "2120 ms after the grant");
+
+    let mut office = Office::open();
+    office.pass(2_000);
+    assert!(office.grant("a", FIRST).is_some());
+    office.pass(2_119);
+    office.hear("b", |_| {});
+    assert_eq!(office.rule(), "lease-running");
+}
+
+#[test]
+fn an_old_report_of_the_same_run_is_ignored_and_one_of_a_new_run_is_not() {
+    let mut office = Office::open();
+    office.pass(1_000);
+    office.end(FIRST);
+    let late = |report: &mut Report| report.sent_at = Moment(report.sent_at.0 - 1);
+    office.hear("a", late);
+    assert_eq!(
+        office.grant("a", FIRST),
+        None,
+        "the end was said later than this was sent"
+    );
+    // The clock of a machine that was rebooted begins anew.
+    office.hear("a", |report| {
+        report.run = 9;
+        report.sent_at = Moment(1);
+    });
+    assert!(office.grant("a", FIRST).is_some());
+}
+
+#[test]
+fn the_first_word_of_an_end_dates_it_and_each_end_has_its_own() {
+    let mut office = Office::open();
+    office.end(FIRST);
+    let said = office.world.now;
+    office.pass(10);
+    office.end(FIRST);
+    let ended_at = |office: &Office| office.desk.lock().heard[&"a".into()].ended_at;
+    assert_eq!(ended_at(&office), Some(said));
+    office.pass(300);
+    let judgement = office.judge().unwrap();
+    assert_eq!(judgement.rule, "has-every-byte");
+    office.world.state.epoch = Epoch(2);
+    office.end(Epoch(2));
+    assert_eq!(ended_at(&office), Some(office.world.now));
+}
+
+#[test]
+fn of_two_nodes_with_one_name_the_first_is_kept_while_a_lease_of_it_may_run() {
+    let mut office = Office::open();
+    let twin = |report: &mut Report| {
+        report.info.raft_addr = "elsewhere:2222".to_owned();
+        report.info.incarnation = Some(Incarnation(99));
+    };
+    assert_eq!(office.hear("a", twin), Some("a:2222".to_owned()));
+    assert_eq!(office.desk.lock().heard[&"a".into()].report, office.report("a"));
+    office.pass(2_119);
+    assert_eq!(office.hear("a", twin), Some("a:2222".to_owned()));
+    office.pass(1);
+    assert_eq!(office.hear("a", twin), None);
+    assert_eq!(office.hear("a", |_| {}), Some("elsewhere:2222".to_owned()));
+
+    let mut office = Office::open();
+    office.world.state.wait_ttl_ms = 30_000;
+    office.pass(30_399);
+    assert_eq!(office.hear("a", twin), Some("a:2222".to_owned()));
+}
+
+#[test]
+fn who_left_is_dropped_after_ten_seconds_of_silence() {
+    let mut office = Office::open();
+    office.world.state.members.remove(&"c".into());
+    office.pass(9_999);
+    office.desk.note_state(&office.world.state, office.world.now);
+    assert_eq!(office.desk.digest(office.world.now).len(), 3);
+    office.pass(1);
+    office.desk.note_state(&office.world.state, office.world.now);
+    let left = office.desk.digest(office.world.now);
+    assert_eq!(left.len(), 2, "members stay however silent they are");
+    assert!(left.iter().all(|seen| seen.age_ms == 10_000));
+}
+
+#[test]
+fn a_new_leader_takes_everybody_for_a_follower_for_a_while() {
+    let mut office = Office::open();
+    office.pass(60_000);
+    for name in ["a", "b", "c"] {
+        office.hear(name, |report| {
+            report.postgres.as_mut().unwrap().streamed_in = None
+        });
+    }
+    assert_eq!(office.rule(), "lost-right");
+    office.desk.note_lead(Some(LATER), office.world.now);
+    assert_eq!(office.rule(), "healthy");
+}
+
+#[test]
+fn the_standing_names_the_rule_and_why_each_may_not() {
+    let office = Office::open();
+    office.judge();
+    let standing = office.desk.standing();
+    assert_eq!(standing.rule, "healthy");
+    let whys: Vec<_> = standing
+        .candidates
+        .iter()
+        .map(|(_, why)| why.as_deref())
+        .collect();
+    assert_eq!(whys, [Some("it is the primary"), None, None]);
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// How long a standby may be without its stream, although the primary is well, before its log is doubted.
