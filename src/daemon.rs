@@ -95,10 +95,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         _ => None,
     };
     let outcome = live(config, ledger, hands, guard.clone(), facts).await;
-    if let (Ok(()), Some(guard)) = (&outcome, guard)
+    // It goes only when nothing runs; where this node had to give up beside a running PostgreSQL, it stays with it.
+    if let Some(guard) = guard
         && let Err(why) = guard.quit().await
     {
-        tracing::warn!("the guard stays: {why}");
+        tracing::info!("the guard stays: {why}");
     }
     let _ = close.send(());
     finish(door).await;
@@ -250,6 +251,7 @@ async fn live(
     let (agent, postmaster) = Agent::new(parts);
     let tasks = [
         tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
+        tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
         tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
         tokio::spawn(reporter.run()),
     ];

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// How often the view is judged although nothing was heard: silence is news too.
 const TICK: Duration = Duration::from_millis(20);
+/// The same while another node leads: only a change of leadership is awaited, and that raises the alarm itself.
+const REST: Duration = Duration::from_millis(200);
 /// A poke that takes longer is of no use any more.
 const POKE_DEADLINE: Duration = Duration::from_millis(300);
 /// Every poke makes every node ask its PostgreSQL, so there is a pause between two.
@@ -33,7 +35,12 @@ pub async fn run(
     let mut poked = Moment(0);
     loop {
         // Timing out is the normal case: the tick.
-        let _ = tokio::time::timeout(TICK, desk.news()).await;
+        let tick = if status.borrow().lead.is_some() {
+            TICK
+        } else {
+            REST
+        };
+        let _ = tokio::time::timeout(tick, desk.news()).await;
         let vote = status.borrow().lead.map(|lead| Vote {
             term: lead.term,
             node: lead.node,
@@ -69,6 +76,18 @@ pub async fn run(
                     handed_over = step_aside(&me, &group, &now, at, handed_over).await;
                 }
             }
+        }
+    }
+}
+
+/// Wakes the desk when leadership comes or goes.
+pub async fn watch_lead(desk: Arc<Desk>, mut status: watch::Receiver<matriarch_raft::Status>) {
+    let mut lead = None;
+    while status.changed().await.is_ok() {
+        let now = status.borrow_and_update().lead;
+        if now != lead {
+            lead = now;
+            desk.wake();
         }
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// How long a standby may be without its stream, although the primary is well, before its log is doubted.
@@ -332,9 +332,13 @@ impl Agent {
         }
         if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
             if found != agreed {
+                let section = self.parts.config.postgresql.as_ref();
+                let dir = section
+                    .map(|section| section.data_dir.display().to_string())
+                    .unwrap_or_default();
                 return Err(AgentError::Misplaced(format!(
-                    "postgresql.data_dir holds database cluster {found}, this cluster's is {agreed}; \
-                     move the directory away or correct the setting"
+                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; move the \
+                     directory away or correct the setting"
                 )));
             }
             if self.parts.ledger.facts().system_id != Some(agreed) {

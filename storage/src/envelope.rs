@@ -1,73 +1,70 @@
-//! Magic, version and checksum around every stored value.
+//! The envelope around every stored value: magic, version, checksum, payload.
+//!
+//! ```text
+//!  0      4         6         10
+//!  | MtrS | version | crc32c  | payload ...     integers little-endian
+//! ```
+//! The checksum covers name, version and payload; the name (the key, or what the file is) stays outside, so that a
+//! value found under another key is damage too. Later versions keep these first ten bytes.
 
-use crate::error::StorageError;
 use std::path::Path;
 
-/// Bytes in front of a payload: magic (4), version (1), crc32c of the payload (4).
-const HEAD: usize = 9;
-const MAGIC: [u8; 4] = *b"MtrV";
-const VERSION: u8 = 1;
+use crate::StorageError;
 
-/// Wraps a payload.
-pub(crate) fn seal(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD + payload.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&crc32c::crc32c(payload).to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
+const MAGIC: [u8; 4] = *b"MtrS";
+
+/// The newest format this release writes and reads.
+pub(crate) const VERSION: u16 = 1;
+
+/// Wraps `payload` as the value of `name`.
+pub(crate) fn seal(name: &[u8], payload: &[u8]) -> Vec<u8> {
+    seal_as(VERSION, name, payload)
 }
 
-/// Unwraps what `seal` made; `name` says what it is, for the error.
-pub(crate) fn open(path: &Path, name: &str, bytes: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let corrupt = |what: &str| StorageError::Corrupt {
-        path: path.to_owned(),
-        what: format!("{name}: {what}"),
-    };
-    let (head, payload) = bytes.split_at_checked(HEAD).ok_or_else(|| corrupt("too short"))?;
-    let [m0, m1, m2, m3, version, c0, c1, c2, c3] = head else {
-        return Err(corrupt("too short"));
-    };
-    if [*m0, *m1, *m2, *m3] != MAGIC {
-        return Err(corrupt("wrong magic"));
+pub(crate) fn seal_as(version: u16, name: &[u8], payload: &[u8]) -> Vec<u8> {
+    let version = version.to_le_bytes();
+    let mut sealed = Vec::with_capacity(10 + payload.len());
+    sealed.extend_from_slice(&MAGIC);
+    sealed.extend_from_slice(&version);
+    sealed.extend_from_slice(&checksum(name, version, payload).to_le_bytes());
+    sealed.extend_from_slice(payload);
+    sealed
+}
+
+/// The payload of the value of `name`; `path` and `what` are for the sentence when it is not one.
+pub(crate) fn open<'a>(
+    name: &[u8],
+    sealed: &'a [u8],
+    path: &Path,
+    what: &str,
+) -> Result<&'a [u8], StorageError> {
+    let damaged = |how: &str| StorageError::corrupt(path, format!("{what} {how}"));
+    let (magic, rest) = sealed
+        .split_first_chunk::<4>()
+        .ok_or_else(|| damaged("is too short"))?;
+    let (version, rest) = rest
+        .split_first_chunk::<2>()
+        .ok_or_else(|| damaged("is too short"))?;
+    let (crc, payload) = rest
+        .split_first_chunk::<4>()
+        .ok_or_else(|| damaged("is too short"))?;
+    if *magic != MAGIC {
+        return Err(damaged("does not begin with Matriarch's mark"));
     }
-    if *version > VERSION {
-        let (found, known) = (u32::from(*version), u32::from(VERSION));
+    if u32::from_le_bytes(*crc) != checksum(name, *version, payload) {
+        return Err(damaged("does not match its checksum"));
+    }
+    let found = u16::from_le_bytes(*version);
+    if found > VERSION {
         return Err(StorageError::NewerFormat {
             path: path.to_owned(),
             found,
-            known,
+            known: VERSION,
         });
     }
-    if *version == 0 {
-        return Err(corrupt("version 0"));
-    }
-    if u32::from_be_bytes([*c0, *c1, *c2, *c3]) != crc32c::crc32c(payload) {
-        return Err(corrupt("wrong checksum"));
-    }
-    Ok(payload.to_vec())
+    Ok(payload)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn golden_bytes() {
-        assert_eq!(
-            seal(b"abc"),
-            [b"MtrV\x01".as_slice(), &0x364B_3FB7_u32.to_be_bytes(), b"abc"].concat()
-        );
-    }
-
-    #[test]
-    fn every_flipped_bit_is_seen() {
-        let sealed = seal(b"a vote");
-        for bit in 0..sealed.len() * 8 {
-            let mut bytes = sealed.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(open(Path::new("x"), "vote", &bytes).is_err(), "bit {bit}");
-        }
-        assert_eq!(open(Path::new("x"), "vote", &sealed).unwrap(), b"a vote");
-    }
+fn checksum(name: &[u8], version: [u8; 2], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(name), &version), payload)
 }

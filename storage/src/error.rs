@@ -1,61 +1,94 @@
-//! Why a store refuses, named by what the operator does next; every sentence names the path.
+//! What can go wrong with the store, named by what the caller does next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// A refusal. Cloned to every caller that waited for the same sync.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why the store refused or failed; each message is one sentence that names the place.
+///
+/// `Corrupt`, `NewerFormat`, `OtherCluster` and `Locked` are answers to opening: nothing was changed on disk and a
+/// person has to act. `Io` after opening is fatal: what the disk holds is unknown, the process must leave.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// Bytes are not what was written.
-    #[error(
-        "{path} is damaged ({what}); stop this node, move the Raft directory away and start it: \
-         it joins its group again as a new voter"
-    )]
+    /// Bytes are not what was written, or durable bytes are missing.
+    #[error("{} is damaged: {what}; it was left as it is, restore it or empty the Raft directory and let this node join again", path.display())]
     Corrupt {
-        /// The damaged file or store.
+        /// The file or directory.
         path: PathBuf,
         /// What was found.
         what: String,
     },
-    /// A newer program wrote it.
-    #[error("{path} has format {found}, this program knows {known}: run the program version that wrote it")]
+    /// A later release wrote this.
+    #[error("{} has format {found}, this release knows formats up to {known}: start the release that wrote it", path.display())]
     NewerFormat {
-        /// The store.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest format known here.
-        known: u32,
-    },
-    /// It belongs to another cluster.
-    #[error("{path} belongs to cluster '{found}', not to '{expected}': correct scope or raft.data_dir")]
-    OtherCluster {
-        /// The store.
-        path: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Whose it should be.
-        expected: String,
-    },
-    /// Another process has it open.
-    #[error("{path} is in use by another process: is this node running already?")]
-    Locked {
-        /// The store.
-        path: PathBuf,
-    },
-    /// The disk or the system failed.
-    #[error("{path}: {what}")]
-    Io {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The version in the file.
+        found: u16,
+        /// The newest version this release can read.
+        known: u16,
+    },
+    /// The store belongs to another cluster.
+    #[error("{} belongs to cluster \"{found}\", not to \"{expected}\": correct `scope` or `raft.data_dir`", path.display())]
+    OtherCluster {
+        /// The identity file.
+        path: PathBuf,
+        /// The name in the file.
+        found: String,
+        /// The name of our cluster.
+        expected: String,
+    },
+    /// Another process, or another handle of this one, has it open.
+    #[error("{} is in use by another process: stop it or use another `raft.data_dir`", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The operating system refused; after opening this is fatal.
+    #[error("{}: {what}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried and the system's words.
         what: String,
     },
-    /// An earlier failure was final, or the store was closed.
-    #[error("the store in {path} takes nothing any more: {why}")]
-    Closed {
-        /// The store.
-        path: PathBuf,
-        /// The first failure.
-        why: String,
+    /// A small fact was too large to be kept beside the log.
+    #[error(
+        "a value of {size} bytes for {key} is larger than the {limit} bytes the store keeps beside its log"
+    )]
+    TooLarge {
+        /// Which fact.
+        key: &'static str,
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
     },
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StorageError {
+    /// An operating system error at `path` while doing `what`.
+    pub(crate) fn io(path: &Path, what: &str, error: &std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            what: format!("cannot {what}: {error}"),
+        }
+    }
+
+    /// Damage at `path`.
+    pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    /// What sled said about its files at `path`.
+    pub(crate) fn sled(path: &Path, what: &str, error: &sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => Self::io(path, what, error),
+            other => Self::corrupt(path, format!("cannot {what}: {other}")),
+        }
+    }
 }

@@ -1,86 +1,55 @@
-//! Bytes that survive: a Raft-shaped log, a few durable facts, and snapshot files. Knows neither Raft nor what it stores.
+//! Bytes that survive: a log, a few facts and snapshots, durable before they are acknowledged.
+//!
+//! This crate knows neither Raft nor what runs above it. It offers the small trait [`Log`] and one
+//! engine behind it, [`Store`], on sled; another engine can take its place by passing the same tests.
 //!
 //! ```text
-//!   append, put --> sled trees `log` (u64 big endian) and `meta`   visible to readers at once
-//!                \-> queue --> one flush thread: db.flush(), fdatasync(db), callbacks in order
-//!   snapshots   --> files: tmp, fsync, rename, fsync of the directory
+//!  append / put / truncate          dir/
+//!     | insert inline                 lock        one process at a time
+//!     v                               identity    which cluster this is, which format
+//!  sled's buffers  <---- readers      synced      how many syncs had been completed
+//!     | queue, bounded                log/db      sled: trees `log` and `meta`
+//!     v                               snapshots/  NUMBER.snapshot, the newest and one older
+//!  flush thread: count, flush, fdatasync, count, answer all in order
 //! ```
 //!
-//! Invariants:
-//! - *Durable before acknowledged.* sled's `flush()` writes and starts write-back but does not sync (its issues 1351
-//!   and 1452; replaying only what a power cut keeps lost acknowledged entries in 25 of 25 trials). The flush
-//!   thread therefore syncs sled's file through a handle of its own before it calls back.
-//! - One thread flushes, and groups whatever was asked meanwhile, so requests are acknowledged in their order.
-//! - A failed sync is final: what the kernel dropped after an error is unknowable, so every later call fails and
-//!   the daemon leaves the service.
-//! - Every value carries a magic, a version and a checksum. A store that is corrupt, newer, or of another cluster
-//!   is refused with its path, never repaired: a repaired vote is a second vote.
+//! Invariants, each with a test that breaks it on purpose or a process that is killed for it:
 //!
-//! Caveats: sled truncates a damaged tail of its log at open and says nothing; `witness.rs` tells a tail that was
-//! never synced from one that was. sled's own timer is off (`flush_every_ms(None)`),
-//! so nothing becomes durable unless it is asked for.
+//! 1. What was acknowledged is on the device. sled's `flush` only hands bytes to the kernel, so the flush thread
+//!    follows it with `fdatasync` on the same file; one sync serves every request that waits.
+//! 2. Acknowledgements come in the order of the appends, and none after one that failed: the first failed sync ends
+//!    the store, because nobody knows what the disk holds after it.
+//! 3. What is on disk after a crash is a prefix of what was written. Deletions go from the top when the end is cut
+//!    and from the bottom when the beginning is purged, so a prefix never has a hole; the purged pointer is durable
+//!    before the first deletion.
+//! 4. Everything lives in sled's one file. Values are cut into pieces (`entries`), because sled moves large pages
+//!    to files it does not sync.
+//! 5. Every value carries magic, version and checksum over its key and bytes. A store that is damaged, of a newer
+//!    format, of another cluster or in use is refused with one sentence, and not a byte of it is changed: sled would
+//!    repair by forgetting, so a copy is opened and read first (`engine`), and a count of syncs (`progress`) tells a
+//!    shortened file from one that ended there.
+//!
+//! Caveats: opening reads the whole log once and needs the room for a second copy meanwhile; keep the log short by
+//! purging. Callbacks run on the flush thread: they must be quick and must not call the store. A
+//! disk that fails is reported within about two seconds (`nudge`), a disk that hangs only to those who wait for a
+//! durable call, after a minute; appends that hang are never answered. The handles of one process may overlap for a
+//! moment while sled lets go, those of two processes are told apart by the file `lock`.
 
+mod engine;
+mod entries;
 mod envelope;
 mod error;
+mod facts;
+mod files;
 mod flusher;
 mod identity;
+mod log;
+mod nudge;
+mod progress;
 mod snapshots;
 mod store;
-mod witness;
 
 pub use error::StorageError;
-pub use snapshots::Snapshots;
+pub use log::{Done, Entry, Log, Meta};
+pub use snapshots::{Snapshot, Snapshots};
 pub use store::{Options, Store};
-
-/// Called once, in order, from the flush thread, when the request is durable or has failed.
-pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
-
-/// The durable facts beside the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Meta {
-    /// Raft's vote.
-    Vote,
-    /// How far the log is known to be committed.
-    Committed,
-    /// How far the log was purged.
-    Purged,
-    /// Who this node is in its group.
-    Node,
-    /// The group that this node helped to form.
-    Formation,
-}
-
-impl Meta {
-    fn key(self) -> &'static [u8] {
-        match self {
-            Self::Vote => b"vote",
-            Self::Committed => b"committed",
-            Self::Purged => b"purged",
-            Self::Node => b"node",
-            Self::Formation => b"formation",
-        }
-    }
-}
-
-/// What a Raft implementation needs of a disk, and nothing more, so that another engine can pass the same tests.
-pub trait Log: Send + Sync + 'static {
-    /// Adds entries: visible to readers at once, durable when `done` is called.
-    fn append(&self, entries: Vec<(u64, Vec<u8>)>, done: Done);
-    /// Entries from `from` up to but not including `to`, contiguous, about `max_bytes` in all, at least one if
-    /// there is one.
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<(u64, Vec<u8>)>, StorageError>;
-    /// The last entry.
-    fn last(&self) -> Result<Option<(u64, Vec<u8>)>, StorageError>;
-    /// Removes `index` and everything after it; durable on return.
-    fn truncate_from(&self, index: u64) -> Result<(), StorageError>;
-    /// Stores `pointer` as [`Meta::Purged`] durably, then removes everything up to and including `index`.
-    fn purge_to(&self, index: u64, pointer: Vec<u8>) -> Result<(), StorageError>;
-    /// Stores a fact; durable on return.
-    fn put(&self, key: Meta, value: Vec<u8>) -> Result<(), StorageError>;
-    /// Stores a fact that becomes durable with the next sync.
-    fn put_lazy(&self, key: Meta, value: Vec<u8>) -> Result<(), StorageError>;
-    /// Reads a fact.
-    fn get(&self, key: Meta) -> Result<Option<Vec<u8>>, StorageError>;
-    /// Makes everything so far durable.
-    fn sync(&self) -> Result<(), StorageError>;
-}

@@ -1,311 +1,238 @@
-//! The log and the facts in sled, behind the [`Log`] trait.
+//! The store: a log in sled, its facts, its snapshots, opened only when whole and ours.
 
-use crate::error::StorageError;
-use crate::flusher::Flusher;
-use crate::identity::{self, io_error, sync_dir};
-use crate::snapshots::Snapshots;
-use crate::witness::Witness;
-use crate::{Done, Log, Meta, envelope};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Memory for sled's pages; the log is small and mostly written.
-const CACHE: u64 = 4 << 20;
+use nix::fcntl::{Flock, FlockArg};
 
-/// How often and how long a lock is waited for, half a second in all.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+use crate::entries::Entries;
+use crate::facts::Facts;
+use crate::flusher::{Disk, Flusher};
+use crate::log::{Done, Entry, Log, Meta};
+use crate::nudge::Nudge;
+use crate::progress::Progress;
+use crate::{Snapshots, StorageError, engine, files, identity};
 
-/// How a store behaves.
-#[derive(Clone, Copy, Debug)]
+/// How long a caller waits for the disk before it calls the store dead.
+const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What may be chosen about a store.
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Sync to the disk before anything is acknowledged. Off only in the test that shows what it is for.
+    /// Whether a sync waits for the device. `false` only to show in a test that the waiting is needed.
     pub fdatasync: bool,
+    /// Memory for sled's pages.
+    pub cache_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fdatasync: true }
+        Self {
+            fdatasync: true,
+            cache_bytes: 4 << 20,
+        }
     }
 }
 
-/// An open store; clones share it, the last one closes it.
+/// A durable log with its facts and snapshots; clones share it, the last one closes it.
 #[derive(Clone)]
-pub struct Store {
-    inner: Arc<Inner>,
-}
+pub struct Store(Arc<Inner>);
 
+// The order of the fields is the order of closing: the flush thread ends first, the lock is given back last.
 struct Inner {
-    // Before `db`: the flush thread holds a handle of it and must have ended when the lock is given up.
     flusher: Flusher,
-    log: sled::Tree,
-    meta: sled::Tree,
-    db: sled::Db,
+    entries: Entries,
+    facts: Facts,
     snapshots: Snapshots,
+    /// Held while inserting and asking for the sync, so that acknowledgements come in the order of the log.
+    order: Mutex<()>,
+    /// Held for writing while entries are deleted, so that no reader meets half of one.
+    shape: RwLock<()>,
     dir: PathBuf,
-    path: PathBuf,
+    _lock: Flock<File>,
 }
 
 impl Store {
-    /// Opens or creates the store of `cluster` in `dir`. Refuses, and changes nothing, when it is damaged, newer, of
-    /// another cluster, or open elsewhere.
+    /// Opens the store of `cluster` in `dir`, or creates it there if `dir` is empty or absent.
+    ///
+    /// A store that is damaged, of a newer format, of another cluster or in use is refused and left as it is.
     pub fn open(dir: &Path, cluster: &str, options: Options) -> Result<Self, StorageError> {
-        std::fs::create_dir_all(dir).map_err(io_error(dir))?;
-        let path = dir.join("log");
-        identity::check(dir, cluster, path.exists())?;
-        let db = open_patiently(&path)?;
-        let error = |error| sled_error(&path, error);
-        let (log, meta) = (
-            db.open_tree("log").map_err(error)?,
-            db.open_tree("meta").map_err(error)?,
-        );
-        db.flush().map_err(error)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(path.join("db"))
-            .map_err(io_error(&path))?;
-        file.sync_all().map_err(io_error(&path))?;
-        for dir in [path.as_path(), dir] {
-            sync_dir(dir).map_err(io_error(dir))?;
+        files::create_dir(dir)?;
+        let lock = lock(&dir.join("lock"))?;
+        let log = dir.join("log");
+        if identity::check(dir, cluster)? {
+            engine::rehearse(dir, &log, &options)?;
+        } else {
+            if log.exists() {
+                return Err(StorageError::corrupt(
+                    &dir.join("identity"),
+                    "the file is missing",
+                ));
+            }
+            identity::write(dir, cluster)?;
         }
-        let witness = Witness::open(dir, meta.clone(), &path)?;
-        let flusher = Flusher::start(db.clone(), witness, file, &path, options.fdatasync)?;
-        let snapshots = Snapshots::open(dir.join("snapshots"))?;
+        let (db, file) = engine::open(&log, &options)?;
+        let path = log.join("db");
+        let tree = |name: &str| {
+            db.open_tree(name)
+                .map_err(|error| StorageError::sled(&path, "open a tree", &error))
+        };
+        let entries = Entries::new(tree("log")?, &path);
+        let meta = tree("meta")?;
+        let facts = Facts::new(meta.clone(), &path);
+        entries.remove_below(facts.floor()?)?;
+        let nudge = Nudge::start(meta.clone(), &path)?;
+        let progress = Progress::open(dir, meta)?;
+        let snapshots = Snapshots::open(&dir.join("snapshots"))?;
+        files::sync_dir(dir)?;
+        let flusher = Flusher::start(Disk {
+            db,
+            file,
+            path,
+            progress,
+            nudge,
+            fdatasync: options.fdatasync,
+        })?;
         let inner = Inner {
             flusher,
-            log,
-            meta,
-            db,
+            entries,
+            facts,
             snapshots,
+            order: Mutex::default(),
+            shape: RwLock::default(),
             dir: dir.to_owned(),
-            path,
+            _lock: lock,
         };
-        let store = Self {
-            inner: Arc::new(inner),
-        };
-        store.verify()?;
+        let store = Self(Arc::new(inner));
+        store.sync()?;
         Ok(store)
     }
 
-    /// The snapshot files.
+    /// The snapshots beside the log.
     pub fn snapshots(&self) -> Snapshots {
-        self.inner.snapshots.clone()
+        self.0.snapshots.clone()
     }
 
-    /// The directory.
+    /// Where the store is.
     pub fn dir(&self) -> &Path {
-        &self.inner.dir
+        &self.0.dir
     }
 
-    /// Bytes that the log takes on disk.
+    /// The bytes of all its files.
     pub fn size_on_disk(&self) -> u64 {
-        self.inner.db.size_on_disk().unwrap_or(0)
+        files::size(&self.0.dir)
+    }
+}
+
+impl Inner {
+    fn alive(&self) -> Result<(), StorageError> {
+        self.flusher.error().map_or(Ok(()), Err)
     }
 
-    /// Reads everything once, so that damage is found at the start and not in the middle of an election.
-    fn verify(&self) -> Result<(), StorageError> {
-        for meta in [
-            Meta::Vote,
-            Meta::Committed,
-            Meta::Purged,
-            Meta::Node,
-            Meta::Formation,
-        ] {
-            self.get(meta)?;
-        }
-        let mut expected = None;
-        for item in &self.inner.log {
-            let (key, value) = item.map_err(|error| self.error(error))?;
-            let index = self.index(&key)?;
-            if expected.is_some_and(|expected| index != expected) {
-                return Err(self.corrupt(format!("entry {index} follows a gap")));
+    /// Runs `write`, then asks for a sync that covers it.
+    fn write(&self, write: impl FnOnce() -> Result<(), StorageError>, done: Done) {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.alive().and_then(|()| write()).err();
+        self.flusher.request(done, refused);
+    }
+
+    /// Runs `write` and waits until it is durable.
+    fn write_durably(&self, write: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+        let (answer, outcome) = sync_channel(1);
+        self.write(write, Box::new(move |result| drop(answer.send(result))));
+        match outcome.recv_timeout(SYNC_PATIENCE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => Err(StorageError::Closed),
+            Err(RecvTimeoutError::Timeout) => {
+                let what = format!(
+                    "the disk did not finish a sync within {} s",
+                    SYNC_PATIENCE.as_secs()
+                );
+                let error = StorageError::Io {
+                    path: self.dir.clone(),
+                    what,
+                };
+                self.flusher.fail(&error);
+                Err(error)
             }
-            envelope::open(&self.inner.path, &format!("entry {index}"), &value)?;
-            expected = index.checked_add(1);
-        }
-        self.snapshots().load().map(|_| ())
-    }
-
-    fn error(&self, error: sled::Error) -> StorageError {
-        sled_error(&self.inner.path, error)
-    }
-
-    fn corrupt(&self, what: String) -> StorageError {
-        StorageError::Corrupt {
-            path: self.inner.path.clone(),
-            what,
         }
     }
 
-    fn index(&self, key: &[u8]) -> Result<u64, StorageError> {
-        let bytes: [u8; 8] = key
-            .try_into()
-            .map_err(|_| self.corrupt(format!("a key of {} bytes", key.len())))?;
-        Ok(u64::from_be_bytes(bytes))
+    fn reading<T>(&self, read: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        self.alive()?;
+        let _whole = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        read()
     }
 
-    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(u64, Vec<u8>), StorageError> {
-        let index = self.index(key)?;
-        Ok((
-            index,
-            envelope::open(&self.inner.path, &format!("entry {index}"), value)?,
-        ))
-    }
-
-    fn insert_all(&self, entries: Vec<(u64, Vec<u8>)>) -> Result<(), StorageError> {
-        self.inner.flusher.check()?;
-        let mut batch = sled::Batch::default();
-        for (index, payload) in entries {
-            batch.insert(&index.to_be_bytes(), envelope::seal(&payload));
-        }
-        self.inner
-            .log
-            .apply_batch(batch)
-            .map_err(|error| self.error(error))
-    }
-
-    fn remove_range(&self, range: impl std::ops::RangeBounds<[u8; 8]>) -> Result<(), StorageError> {
-        let mut batch = sled::Batch::default();
-        for key in self.inner.log.range(range).keys() {
-            batch.remove(key.map_err(|error| self.error(error))?);
-        }
-        self.inner
-            .log
-            .apply_batch(batch)
-            .map_err(|error| self.error(error))
+    fn deleting(&self, delete: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+        let _alone = self.shape.write().unwrap_or_else(PoisonError::into_inner);
+        delete()
     }
 }
 
 impl Log for Store {
-    fn append(&self, entries: Vec<(u64, Vec<u8>)>, done: Done) {
-        match self.insert_all(entries) {
-            Ok(()) => self.inner.flusher.request(done),
-            Err(why) => done(Err(why)),
-        }
+    fn append(&self, entries: Vec<Entry>, done: Done) {
+        let insert = || {
+            entries
+                .iter()
+                .try_for_each(|(index, bytes)| self.0.entries.insert(*index, bytes))
+        };
+        self.0.write(insert, done);
     }
 
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
-        let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
-        if from >= to {
-            return Ok(found);
-        }
-        let mut bytes = 0_usize;
-        for item in self.inner.log.range(from.to_be_bytes()..to.to_be_bytes()) {
-            let (key, value) = item.map_err(|error| self.error(error))?;
-            let entry = self.entry(&key, &value)?;
-            if found
-                .last()
-                .is_some_and(|(last, _)| last.checked_add(1) != Some(entry.0))
-            {
-                return Err(self.corrupt(format!("entry {} follows a gap", entry.0)));
-            }
-            bytes = bytes.saturating_add(entry.1.len());
-            if bytes > max_bytes && !found.is_empty() {
-                break;
-            }
-            found.push(entry);
-        }
-        Ok(found)
+    fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Entry>, StorageError> {
+        self.0.reading(|| self.0.entries.read(from, to, max_bytes))
     }
 
-    fn last(&self) -> Result<Option<(u64, Vec<u8>)>, StorageError> {
-        let last = self.inner.log.last().map_err(|error| self.error(error))?;
-        last.map(|(key, value)| self.entry(&key, &value)).transpose()
+    fn last(&self) -> Result<Option<Entry>, StorageError> {
+        self.0.reading(|| self.0.entries.last())
     }
 
     fn truncate_from(&self, index: u64) -> Result<(), StorageError> {
-        self.inner.flusher.check()?;
-        self.remove_range(index.to_be_bytes()..)?;
-        self.inner.flusher.wait()
+        self.0
+            .write_durably(|| self.0.deleting(|| self.0.entries.remove_from(index)))
     }
 
     fn purge_to(&self, index: u64, pointer: Vec<u8>) -> Result<(), StorageError> {
-        self.put(Meta::Purged, pointer)?;
-        self.remove_range(..=index.to_be_bytes())
+        let floor = index.saturating_add(1);
+        self.0
+            .write_durably(|| self.0.facts.put_purged(floor, &pointer))?;
+        let _order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.deleting(|| self.0.entries.remove_below(floor))
     }
 
     fn put(&self, key: Meta, value: Vec<u8>) -> Result<(), StorageError> {
-        self.put_lazy(key, value)?;
-        self.inner.flusher.wait()
+        self.0.write_durably(|| self.0.facts.put(key, &value))
     }
 
     fn put_lazy(&self, key: Meta, value: Vec<u8>) -> Result<(), StorageError> {
-        self.inner.flusher.check()?;
-        self.inner
-            .meta
-            .insert(key.key(), envelope::seal(&value))
-            .map_err(|error| self.error(error))?;
-        Ok(())
+        self.0.alive()?;
+        self.0.facts.put(key, &value)
     }
 
     fn get(&self, key: Meta) -> Result<Option<Vec<u8>>, StorageError> {
-        let value = self
-            .inner
-            .meta
-            .get(key.key())
-            .map_err(|error| self.error(error))?;
-        value
-            .map(|value| envelope::open(&self.inner.path, &format!("{key:?}"), &value))
-            .transpose()
+        self.0.reading(|| self.0.facts.get(key))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.inner.flusher.wait()
+        self.0.write_durably(|| Ok(()))
     }
 }
 
-/// sled's own threads give up the lock of a store that was just closed a moment later.
-fn open_patiently(path: &Path) -> Result<sled::Db, StorageError> {
-    for _ in 0..LOCK_TRIES {
-        match open_sled(path) {
-            Err(StorageError::Locked { .. }) => std::thread::sleep(LOCK_PAUSE),
-            opened => return opened,
-        }
-    }
-    open_sled(path)
-}
-
-fn open_sled(path: &Path) -> Result<sled::Db, StorageError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE)
-        .flush_every_ms(None)
-        .mode(sled::Mode::LowSpace)
-        .print_profile_on_drop(false);
-    // sled panics on some kinds of damage; to the operator that is damage like any other.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())).map_or_else(
-        |_| {
-            Err(StorageError::Corrupt {
-                path: path.to_owned(),
-                what: "sled cannot read it".to_owned(),
-            })
+fn lock(path: &Path) -> Result<Flock<File>, StorageError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| StorageError::io(path, "open the lock", &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::errno::Errno::EWOULDBLOCK => StorageError::Locked {
+            path: path.to_owned(),
         },
-        |opened| opened.map_err(|error| sled_error(path, error)),
-    )
-}
-
-fn sled_error(path: &Path, error: sled::Error) -> StorageError {
-    let path = path.to_owned();
-    match error {
-        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            StorageError::Locked { path }
-        }
-        sled::Error::Io(error) if error.to_string().contains("acquire lock") => StorageError::Locked { path },
-        sled::Error::Io(error) => StorageError::Io {
-            path,
-            what: error.to_string(),
-        },
-        sled::Error::Unsupported(what) | sled::Error::ReportableBug(what) => {
-            StorageError::Corrupt { path, what }
-        }
-        error @ (sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_)) => {
-            StorageError::Corrupt {
-                path,
-                what: error.to_string(),
-            }
-        }
-    }
+        other => StorageError::io(path, "take the lock", &other.into()),
+    })
 }

@@ -33,6 +33,11 @@ impl Fault {
         }
     }
 
+    /// A dead postmaster may be started again in place.
+    fn moves_primary(self) -> bool {
+        !matches!(self, Self::Postmaster)
+    }
+
     fn inject(self, herd: &mut Herd, node: usize) {
         match self {
             Self::Postmaster => herd.nodes[node].kill_postmaster(),
@@ -106,6 +111,10 @@ async fn one(herd: &mut Herd, fault: Fault, row: &mut Row) {
     client.await_flow(herd, ROWS_BEFORE, HEAL_S).await;
     let since = boot_ns();
     fault.inject(herd, old);
+    if fault.moves_primary() {
+        // A stopped daemon's PostgreSQL writes on until its guard ends it; the trial is about what follows.
+        herd.await_primary(HEAL_S, |node| node != old).await;
+    }
     client.await_flow(herd, 1, HEAL_S).await;
     tokio::time::sleep(CALM).await;
     client.await_flow(herd, 1, HEAL_S).await;

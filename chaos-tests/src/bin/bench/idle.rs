@@ -82,7 +82,7 @@ async fn sample_node(node: &Node, roles: String) -> Sample {
             .map(|process| processes::usage(process.pid).cpu_ns)
             .sum(),
         log_index: node
-            .patroni("/matriarch/raft_last_log")
+            .explain("/raft/last_log")
             .await
             .and_then(|text| text.parse().ok()),
         roles,
