@@ -96,6 +96,8 @@ pub struct Agent {
     /// What this postmaster was last configured with.
     pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
     pub(super) slots: Vec<MemberName>,
+    /// The postmaster that was tidied as a standby.
+    pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
     /// How often in a row the end of the log could not be read.
@@ -144,6 +146,7 @@ impl Agent {
             adrift_since: None,
             configured: None,
             slots: Vec::new(),
+            tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,
             trouble: None,

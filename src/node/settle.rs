@@ -89,6 +89,9 @@ impl Agent {
                 if matches!(purpose, Purpose::Configure) {
                     self.configured = None;
                 }
+                if matches!(purpose, Purpose::Tidy) {
+                    self.tidied = None;
+                }
                 if matches!(purpose, Purpose::Chores) {
                     self.slots.clear();
                 }
@@ -133,6 +136,7 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Standby => "start",
         Purpose::Configure => "configure",
         Purpose::Chores => "chores",
+        Purpose::Tidy => "tidy",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",
         Purpose::Clone => "clone",
