@@ -1,7 +1,7 @@
 //! Situations of one node as text in `testdata/duty`, what it owes in each, and what it never does in any.
 
+use super::super::golden::run_all;
 use super::super::random::{any_script, told};
-use super::super::script::run_all;
 use super::*;
 use proptest::prelude::*;
 

@@ -1,7 +1,8 @@
 //! The table of rules as a golden file, situations as text in `testdata/plan`, and what no situation may bring about.
 
+use super::super::golden::{recorded, run_all, testdata};
 use super::super::random::{any_script, carry_out, told};
-use super::super::script::{World, recorded, run_all, testdata};
+use super::super::script::World;
 use super::*;
 use crate::cluster::{Fitness, Outcome, Tenure};
 use proptest::prelude::*;
