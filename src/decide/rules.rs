@@ -304,8 +304,14 @@ fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
     view.state.is_confirmed().then_some(())?;
     let name = heard.report.member().clone();
     view.fresh(&name)?;
-    if heard.report.unpromotable.is_some() && !candidates(view).is_empty() {
-        return None;
+    if let Some(trouble) = &heard.report.unpromotable {
+        // Tried again when the node says so, unless somebody else can: a broken setting must not fill the log.
+        let nobody = candidates(view).is_empty();
+        return nobody.then(|| {
+            Verdict::Stand(format!(
+                "{name} ended its epoch ({why}); {trouble}; nobody else can"
+            ))
+        });
     }
     if waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), &name) {
         return stand(format!(

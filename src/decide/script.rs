@@ -61,6 +61,8 @@ impl World {
         Local {
             me: &self.local.me,
             data: &self.local.data,
+            fork: None,
+            reached: None,
             process: self.local.process,
             used: self.local.used,
             running: self.local.running,

@@ -316,6 +316,7 @@ impl Agent {
             self.parts.ledger.first_sight(state.epoch)?;
         }
         self.note_standby(&state, now);
+        self.note_reached(&state)?;
         if self.process() == Process::Down
             && self.job.is_none()
             && let Some(epoch) = self.running.take()
@@ -353,6 +354,22 @@ impl Agent {
         }
         if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
             self.unpromotable = None;
+        }
+        Ok(())
+    }
+
+    /// Remembers, across restarts, the newest timeline that this copy reached with everybody's agreement.
+    fn note_reached(&mut self, state: &State) -> Result<(), AgentError> {
+        let pid = self.guard.postmaster;
+        let followed = self
+            .streamed_in
+            .is_some_and(|(of, epoch)| Some(of) == pid && epoch == state.epoch);
+        let led = self.risen.is_some_and(|epoch| epoch == state.epoch);
+        let reached = state
+            .timeline()
+            .filter(|_| state.is_confirmed() && (followed || led));
+        if reached.is_some() && self.parts.ledger.facts().reached != reached {
+            self.parts.ledger.change(|facts| facts.reached = reached)?;
         }
         Ok(())
     }
@@ -403,6 +420,8 @@ impl Agent {
         let local = Local {
             me: &self.me,
             data: &self.holdings.data,
+            fork: self.holdings.fork,
+            reached: self.parts.ledger.facts().reached,
             process: self.process(),
             used: self.parts.ledger.facts().used,
             running: self.running,

@@ -65,6 +65,7 @@ impl Agent {
                 self.parts.ledger.change(|facts| {
                     facts.doing = None;
                     facts.incarnation = Some(copy);
+                    facts.reached = None;
                 })?;
                 self.holdings = Holdings::default();
                 self.trouble = None;
@@ -104,6 +105,8 @@ impl Agent {
         match purpose {
             Purpose::Chores => self.checkpointed = self.running,
             Purpose::Rewind => {
+                // The source was an agreed primary; what this copy reaches is known once it has streamed again.
+                self.parts.ledger.change(|facts| facts.reached = None)?;
                 data::finish(&mut self.parts.ledger)?;
                 self.holdings = Holdings::default();
                 self.trouble = None;
