@@ -95,7 +95,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         _ => None,
     };
     let outcome = live(config, ledger, hands, guard.clone(), facts).await;
-    if let (Ok(()), Some(guard)) = (&outcome, guard)
+    // It refuses while PostgreSQL runs or a lease is armed: a daemon that ends for a fault leaves both to it.
+    if let Some(guard) = guard
         && let Err(why) = guard.quit().await
     {
         tracing::warn!("the guard stays: {why}");

@@ -330,10 +330,26 @@ impl Agent {
             self.parts.tenancy.stand_down();
             self.ended = Some((epoch, why));
         }
+        self.demand_our_data(&state)?;
+        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.unpromotable = None;
+        }
+        Ok(())
+    }
+
+    /// A directory of another database cluster, or of nobody we know, is not touched.
+    fn demand_our_data(&mut self, state: &State) -> Result<(), AgentError> {
         if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
             if found != agreed {
+                let dir = self
+                    .parts
+                    .config
+                    .postgresql
+                    .as_ref()
+                    .map(|section| section.data_dir.display());
+                let dir = dir.map(|dir| dir.to_string()).unwrap_or_default();
                 return Err(AgentError::Misplaced(format!(
-                    "postgresql.data_dir holds database cluster {found}, this cluster's is {agreed}; \
+                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; \
                      move the directory away or correct the setting"
                 )));
             }
@@ -343,9 +359,6 @@ impl Agent {
         }
         if let Some(what) = &self.holdings.foreign {
             return Err(AgentError::Misplaced(what.clone()));
-        }
-        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
-            self.unpromotable = None;
         }
         Ok(())
     }
