@@ -94,11 +94,7 @@ async fn a_node_dies_in_its_rewind_and_still_becomes_a_sound_replica() {
     let mut herd = Herd::three().await;
     let old = herd.await_primary(20, |_| true).await;
     writer::prepare(&herd).await;
-    let receivers: Vec<(usize, i32)> = herd
-        .others(old)
-        .into_iter()
-        .map(|i| (i, herd.nodes[i].freeze_receiver()))
-        .collect();
+    let receivers = herd.freeze_receivers(old, &herd.others(old)).await;
     herd.nodes[old]
         .sql("INSERT INTO judge SELECT -1, n FROM generate_series(1, 50000) AS n")
         .await

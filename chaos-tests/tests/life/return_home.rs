@@ -12,11 +12,7 @@ const COPIED: &str = "copying the data";
 async fn diverge(herd: &mut Herd) -> (usize, usize) {
     let old = herd.await_whole(RETURN_S).await;
     writer::prepare(herd).await;
-    let receivers: Vec<(usize, i32)> = herd
-        .others(old)
-        .into_iter()
-        .map(|i| (i, herd.nodes[i].freeze_receiver()))
-        .collect();
+    let receivers = herd.freeze_receivers(old, &herd.others(old)).await;
     herd.nodes[old]
         .sql("INSERT INTO judge SELECT -1, n FROM generate_series(1, 100) AS n")
         .await
