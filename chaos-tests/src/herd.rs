@@ -171,19 +171,6 @@ impl Herd {
         .await;
     }
 
-    /// Freezes the WAL receivers of these standbys, so that they have nothing of what the primary writes from now on.
-    /// Each is frozen while it waits: one that stopped in the middle of its work would read on before it ends.
-    pub async fn freeze_receivers(&self, primary: usize, standbys: &[usize]) -> Vec<(usize, i32)> {
-        self.until("every standby has flushed everything", 20, async || {
-            let flushed = "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn = pg_current_wal_lsn()";
-            let count = self.nodes[primary].sql(flushed).await;
-            count.is_ok_and(|count| count == standbys.len().to_string())
-        })
-        .await;
-        let freeze = |node: &usize| (*node, self.nodes[*node].freeze_receiver());
-        standbys.iter().map(freeze).collect()
-    }
-
     /// The node where the Raft group is led, as any node says.
     pub async fn raft_leader(&self) -> Option<usize> {
         for node in &self.nodes {

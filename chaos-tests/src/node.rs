@@ -191,6 +191,30 @@ impl Node {
         processes::send(pid, Signal::SIGCONT);
     }
 
+    /// Has the standby end its stream: what the primary writes from now on does not reach it. Lasts until its
+    /// daemon writes its configuration again.
+    pub async fn cut_stream(&self) {
+        for statement in [
+            "ALTER SYSTEM SET primary_conninfo = ''",
+            "SELECT pg_reload_conf()",
+        ] {
+            self.sql(statement).await.expect("a standby takes settings");
+        }
+        let deadline = matriarch::clock::boot_ns() + 10_000_000_000;
+        while self
+            .sql("SELECT count(*) FROM pg_stat_wal_receiver")
+            .await
+            .as_deref()
+            != Ok("0")
+        {
+            assert!(
+                matriarch::clock::boot_ns() < deadline,
+                "the WAL receiver does not end"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     fn reap(&mut self) {
         if let Some(mut child) = self.daemon.take() {
             child.wait().expect("a killed daemon can be waited for");

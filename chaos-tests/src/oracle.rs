@@ -165,26 +165,12 @@ pub fn gap_s(writes: &[Write], since: u64) -> f64 {
         .map(|pair| pair[1] - pair[0])
         .max()
         .unwrap_or(0);
-    seconds(longest)
-}
-
-/// From `since` until the first acknowledgement by another node than `old`, in seconds.
-pub fn first_ack_elsewhere_s(writes: &[Write], old: usize, since: u64) -> f64 {
-    let first = writes
-        .iter()
-        .filter(|write| write.is_acked() && write.node != old && write.ended > since)
-        .map(|write| write.ended)
-        .min()
-        .expect("a row was acknowledged by another node");
-    seconds(first - since)
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "an interval of months would lose a nanosecond"
-)]
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a gap of months would lose a nanosecond"
+    )]
+    let seconds = longest as f64 / 1e9;
+    seconds
 }
 
 #[cfg(test)]

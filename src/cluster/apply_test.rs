@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cluster::{Incarnation, Lsn, Revision};
-use crate::decide::script::{act_text, member_info, recorded};
+use crate::decide::golden::{act_text, recorded};
+use crate::decide::script::member_info;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;

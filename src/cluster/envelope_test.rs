@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::cluster::*;
-use crate::decide::script::recorded;
+use crate::decide::golden::recorded;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
 use std::path::Path;

@@ -4,8 +4,8 @@
 //! for the epoch that the log gives it does not serve, and an epoch that was used once is never used again.
 
 use super::lease;
-use super::rejoin::{Rejoin, rejoin};
-use crate::cluster::{Epoch, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
+use super::rejoin::{Past, Rejoin, rejoin};
+use crate::cluster::{Epoch, Fork, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
 
 /// The data directory as far as a duty depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub struct Local<'a> {
     pub me: &'a MemberName,
     /// Its data directory.
     pub data: &'a Data,
+    /// How the timeline of the data began.
+    pub fork: Option<Fork>,
+    /// The newest timeline that the data is known to have reached under an agreed primary.
+    pub reached: Option<Timeline>,
     /// Its PostgreSQL.
     pub process: Process,
     /// The highest epoch that this node ever started or promoted a primary in.
@@ -176,7 +180,17 @@ fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
     if local.process == Process::Ending {
         return Duty::Rest("PostgreSQL is going down".to_owned());
     }
-    match end.map(|end| rejoin(state, end)) {
+    match end.map(|end| {
+        rejoin(
+            state,
+            &Past {
+                me: local.me,
+                end,
+                fork: local.fork,
+                reached: local.reached,
+            },
+        )
+    }) {
         None if local.process == Process::Down => Duty::Rest("reading where its log ends".to_owned()),
         None | Some(Rejoin::Follow) => Duty::Follow(primary.clone()),
         Some(Rejoin::Wait) => Duty::Stand,

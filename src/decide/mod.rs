@@ -12,4 +12,8 @@ pub mod rules;
 pub mod view;
 
 #[cfg(test)]
+pub(crate) mod golden;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
 pub(crate) mod script;

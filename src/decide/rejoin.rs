@@ -4,7 +4,7 @@
 //! nothing to do over different data. So the number alone proves nothing: only a timeline that the agreed
 //! history lists, at a position not beyond the agreed fork, may go on; everything else is rewound or cloned.
 
-use crate::cluster::{Lsn, State, Timeline, WalEnd};
+use crate::cluster::{Lsn, MemberName, State, Timeline, WalEnd};
 
 /// What has to happen before the data may follow the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,27 @@ pub enum Rejoin {
     Wait,
 }
 
-/// Decides for a log that ends at `local`.
-pub fn rejoin(state: &State, local: WalEnd) -> Rejoin {
+/// What a node knows of the log it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Past<'a> {
+    /// Whose log it is.
+    pub me: &'a MemberName,
+    /// Where it ends.
+    pub end: WalEnd,
+    /// How its timeline began, by its own history file.
+    pub fork: Option<crate::cluster::Fork>,
+    /// The newest timeline that this copy is known to have reached under an agreed primary.
+    pub reached: Option<Timeline>,
+}
+
+/// Decides for a log.
+pub fn rejoin(state: &State, past: &Past<'_>) -> Rejoin {
     if !state.is_confirmed() {
         return Rejoin::Wait;
+    }
+    let local = past.end;
+    if let Some(why) = strayed(state, past) {
+        return Rejoin::Clone(why);
     }
     match fork_of(state, local.timeline) {
         Fork::Current => Rejoin::Follow,
@@ -36,6 +53,25 @@ pub fn rejoin(state: &State, local: WalEnd) -> Rejoin {
             local.timeline
         )),
     }
+}
+
+/// A timeline of an agreed number that began elsewhere, or that this copy cannot have reached by following.
+fn strayed(state: &State, past: &Past<'_>) -> Option<String> {
+    let timeline = past.end.timeline;
+    let agreed = state
+        .timelines
+        .iter()
+        .find(|promotion| promotion.timeline == timeline)?;
+    if let Some(fork) = past.fork.filter(|fork| fork.timeline == timeline)
+        && (fork.parent, fork.switch) != (agreed.parent, agreed.switch)
+    {
+        return Some(format!(
+            "its timeline {timeline} forked off {} at {}, the cluster's off {} at {}",
+            fork.parent, fork.switch, agreed.parent, agreed.switch
+        ));
+    }
+    let unseen = past.reached.is_some_and(|reached| reached < timeline) && agreed.member != *past.me;
+    unseen.then(|| format!("it came to timeline {timeline} without following this cluster's primary"))
 }
 
 enum Fork {
@@ -98,6 +134,46 @@ mod tests {
         }
     }
 
+    fn past(
+        me: &MemberName,
+        end: WalEnd,
+        fork: Option<crate::cluster::Fork>,
+        reached: Option<Timeline>,
+    ) -> Past<'_> {
+        Past {
+            me,
+            end,
+            fork,
+            reached,
+        }
+    }
+
+    fn judged(local: WalEnd, fork: Option<crate::cluster::Fork>, reached: Option<Timeline>) -> Rejoin {
+        rejoin(&history(), &past(&MemberName::from("c"), local, fork, reached))
+    }
+
+    #[test]
+    fn an_agreed_number_over_another_past_is_cloned() {
+        let fork = |parent, switch| {
+            Some(crate::cluster::Fork {
+                timeline: Timeline(3),
+                parent: Timeline(parent),
+                switch: Lsn(switch),
+            })
+        };
+        assert!(matches!(judged(end(3, 150), fork(1, 90), None), Rejoin::Clone(_)));
+        assert_eq!(judged(end(3, 150), fork(1, 100), None), Rejoin::Follow);
+        // Even a fork at the very same place is another timeline, if this copy never followed there.
+        assert!(matches!(
+            judged(end(3, 150), fork(1, 100), Some(Timeline(1))),
+            Rejoin::Clone(_)
+        ));
+        assert_eq!(
+            judged(end(3, 150), fork(1, 100), Some(Timeline(3))),
+            Rejoin::Follow
+        );
+    }
+
     fn end(timeline: u32, lsn: u64) -> WalEnd {
         WalEnd {
             timeline: Timeline(timeline),
@@ -108,7 +184,7 @@ mod tests {
     #[test]
     fn a_prefix_follows() {
         for local in [end(1, 50), end(1, 100), end(3, 150), end(3, 200), end(5, 900)] {
-            assert_eq!(rejoin(&history(), local), Rejoin::Follow, "{local:?}");
+            assert_eq!(judged(local, None, None), Rejoin::Follow, "{local:?}");
         }
     }
 
@@ -116,7 +192,7 @@ mod tests {
     fn a_tail_beyond_the_fork_is_rewound() {
         for local in [end(1, 101), end(3, 201)] {
             assert!(
-                matches!(rejoin(&history(), local), Rejoin::Rewind(_)),
+                matches!(judged(local, None, None), Rejoin::Rewind(_)),
                 "{local:?}"
             );
         }
@@ -125,7 +201,7 @@ mod tests {
     #[test]
     fn a_timeline_that_nobody_agreed_on_is_cloned() {
         for local in [end(2, 50), end(4, 150), end(6, 1)] {
-            assert!(matches!(rejoin(&history(), local), Rejoin::Clone(_)), "{local:?}");
+            assert!(matches!(judged(local, None, None), Rejoin::Clone(_)), "{local:?}");
         }
     }
 
@@ -140,6 +216,9 @@ mod tests {
             timeline,
         };
         let state = State { primacy, ..history() };
-        assert_eq!(rejoin(&state, end(5, 900)), Rejoin::Wait);
+        assert_eq!(
+            rejoin(&state, &past(&MemberName::from("c"), end(5, 900), None, None)),
+            Rejoin::Wait
+        );
     }
 }

@@ -304,8 +304,14 @@ fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
     view.state.is_confirmed().then_some(())?;
     let name = heard.report.member().clone();
     view.fresh(&name)?;
-    if heard.report.unpromotable.is_some() && !candidates(view).is_empty() {
-        return None;
+    if let Some(trouble) = &heard.report.unpromotable {
+        // Tried again when the node says so, unless somebody else can: a broken setting must not fill the log.
+        let nobody = candidates(view).is_empty();
+        return nobody.then(|| {
+            Verdict::Stand(format!(
+                "{name} ended its epoch ({why}); {trouble}; nobody else can"
+            ))
+        });
     }
     if waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), &name) {
         return stand(format!(
@@ -374,6 +380,13 @@ fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
     (view.state.is_confirmed() && serves(&heard.report, epoch)).then_some(epoch)
 }
 
+/// One question for losing and regaining the right, so that the two never undo each other.
+fn is_follower(view: &View<'_>, name: &MemberName, epoch: Epoch) -> bool {
+    let limit = view.settings.maximum_lag_on_failover;
+    view.fresh(name)
+        .is_some_and(|heard| follows(&heard.report, epoch, view.primary_position(), limit))
+}
+
 fn lost_right(view: &View<'_>) -> Option<Verdict> {
     let epoch = healthy_epoch(view)?;
     let (holder, _) = view.state.primacy.held()?;
@@ -383,6 +396,7 @@ fn lost_right(view: &View<'_>) -> Option<Verdict> {
         member.info.name != *holder
             && !member.is_witness()
             && member.fitness == Fitness::Fit
+            && !is_follower(view, &member.info.name, epoch)
             && view
                 .heard
                 .get(&member.info.name)
@@ -401,15 +415,10 @@ fn lost_right(view: &View<'_>) -> Option<Verdict> {
 
 fn regained_right(view: &View<'_>) -> Option<Verdict> {
     let epoch = healthy_epoch(view)?;
-    let limit = view.settings.maximum_lag_on_failover;
     let (holder, _) = view.state.primacy.held()?;
     let member = view.state.members.values().find(|member| {
-        let follower = || {
-            view.fresh(&member.info.name)
-                .is_some_and(|heard| follows(&heard.report, epoch, view.primary_position(), limit))
-        };
-        let is_holder = member.info.name == *holder;
-        member.fitness != Fitness::Fit && (is_holder || follower())
+        let name = &member.info.name;
+        member.fitness != Fitness::Fit && (name == holder || is_follower(view, name, epoch))
     })?;
     let name = member.info.name.clone();
     propose(

@@ -1,7 +1,11 @@
 //! The table of rules as a golden file, situations as text in `testdata/plan`, and what no situation may bring about.
 
-use super::super::script::{recorded, run_all, testdata};
+use super::super::golden::{recorded, run_all, testdata};
+use super::super::random::{any_script, carry_out, told};
+use super::super::script::World;
 use super::*;
+use crate::cluster::{Fitness, Outcome, Tenure};
+use proptest::prelude::*;
 use std::fmt::Write;
 
 #[test]
@@ -23,4 +27,116 @@ fn situations_and_every_rule_is_met_in_one() {
         .filter(|name| !fired.contains(name))
         .collect();
     assert!(silent.is_empty(), "no situation for {silent:?}");
+}
+
+/// The holder's own word that the present epoch is over.
+fn holder_ended(world: &World) -> bool {
+    let Some((name, held)) = world.state.primacy.held() else {
+        return false;
+    };
+    matches!(world.heard[name].report.tenure, Tenure::Ended { epoch, .. } if epoch == held)
+}
+
+/// Written out once more, apart from the code under test: no lease can be running any more.
+fn leases_are_over(world: &World) -> bool {
+    let from = [Some(world.lead_since), Some(world.held_since), world.last_grant];
+    let from = from.into_iter().flatten().max().unwrap();
+    let ttl = world.state.wait_ttl_ms;
+    world.now.0 >= from.0 + ttl + ttl / 100 + 100
+}
+
+fn may_be_promoted(world: &World, name: &MemberName) -> Result<(), TestCaseError> {
+    let (member, heard) = (&world.state.members[name], &world.heard[name]);
+    let silence = (3 * world.settings.report_interval_ms).max(600);
+    prop_assert_eq!(&member.fitness, &Fitness::Fit);
+    prop_assert!(!member.is_witness());
+    prop_assert!(!member.info.tags.nofailover && member.info.tags.failover_priority > 0);
+    prop_assert!(world.now.0 - heard.at.0 <= silence, "silent");
+    prop_assert_eq!(&heard.report.unpromotable, &None);
+    prop_assert_eq!(heard.report.info.incarnation, member.info.incarnation);
+    let postgres = heard.report.postgres.as_ref().unwrap();
+    prop_assert_eq!(postgres.role, Role::Replica);
+    prop_assert_eq!(postgres.state, PostgresState::Running);
+    prop_assert_eq!(postgres.timeline, world.state.timeline());
+    let reach = postgres.received.max(postgres.replayed).unwrap();
+    if let Some((holder, held)) = world.state.primacy.held() {
+        prop_assert!(holder != name || !world.state.is_confirmed());
+        let last = &world.heard[holder].report;
+        let known = last.postgres.as_ref().and_then(|postgres| postgres.location);
+        prop_assert!(known.is_none_or(|at| at.0 <= reach.0 + world.settings.maximum_lag_on_failover));
+        if let Tenure::Ended {
+            epoch,
+            end: Some(end),
+            ..
+        } = last.tenure
+            && epoch == held
+        {
+            prop_assert!(end.lsn.0 <= reach.0 + world.settings.maximum_lag_on_failover);
+        }
+    }
+    Ok(())
+}
+
+fn is_allowed(world: &World, act: &Act) -> Result<(), TestCaseError> {
+    let next = Epoch(world.state.epoch.0 + 1);
+    let held = world.state.primacy.held();
+    let may_move = held.is_none() || holder_ended(world) || leases_are_over(world);
+    match act {
+        Act::Promote {
+            member,
+            epoch,
+            timeline,
+        } => {
+            prop_assert!(may_move, "a lease may be running");
+            prop_assert_eq!(*epoch, next);
+            prop_assert!(*timeline > world.state.reserved);
+            may_be_promoted(world, member)?;
+        }
+        Act::Restart { member, epoch } => {
+            prop_assert!(
+                holder_ended(world),
+                "only its own word lets a primary start again"
+            );
+            prop_assert_eq!(held.map(|(name, _)| name), Some(member));
+            prop_assert_eq!(*epoch, next);
+            prop_assert!(world.state.is_confirmed());
+        }
+        Act::Bootstrap { member, epoch, .. } => {
+            prop_assert!(may_move, "a lease may be running");
+            prop_assert_eq!(world.state.system_id, None);
+            prop_assert_eq!(*epoch, next);
+            prop_assert!(!world.state.members[member].is_witness());
+        }
+        Act::Judge {
+            member,
+            fitness: Fitness::Unfit(_),
+        } => prop_assert_ne!(held.map(|(name, _)| name), Some(member)),
+        Act::TtlSettled { ttl_ms } => prop_assert_eq!(*ttl_ms, world.state.ttl_ms),
+        Act::Configure { .. } | Act::Forget { .. } => prop_assert!(false, "only people ask for that"),
+        Act::Judge { .. } | Act::Register(_) | Act::Initialized { .. } | Act::Promoted(_) => {}
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_situation_makes_it_propose_what_is_not_allowed(script in any_script()) {
+        let mut world = told(&script);
+        // A proposal that is carried out must change something, or the leader would make it again and again.
+        for _ in 0..12 {
+            let (rule, verdict) = plan(&world.view());
+            let Verdict::Propose(act, _) = verdict else { return Ok(()) };
+            is_allowed(&world, &act)?;
+            let (before, epoch) = (world.state.revision, world.state.epoch);
+            let outcome = carry_out(&mut world, rule, act.clone());
+            prop_assert_eq!(outcome, Outcome::Applied(before.next()), "{:?}", act);
+            if world.state.epoch != epoch {
+                world.held_since = world.now;
+                world.last_grant = None;
+            }
+        }
+        prop_assert!(false, "it does not come to rest");
+    }
 }

@@ -1,21 +1,16 @@
 //! Text scripts for tests of judgement: a situation told line by line, and what is decided about it.
 //!
 //! A line is `subject: words`, a word is `flag`, `key=value` or `key="some text"`; a line without a colon asks a
-//! question, and the lines below it that begin with `|` are the recorded answer. Times are milliseconds *ago*;
-//! `time: +500` lets half a second pass for everybody. `MATRIARCH_RECORD=1` writes the answers anew.
+//! question (see `golden.rs`). Times are milliseconds *ago*; `time: +500` lets half a second pass for everybody.
 
-use super::candidate;
-use super::duty::{Data, Local, Process, duty};
-use super::rules::{Verdict, plan};
+use super::duty::{Data, Local, Process};
 use super::view::{Heard, View};
 use crate::cluster::{
-    Act, Endpoint, Epoch, Fitness, Fork, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment, Offer,
-    Origin, PostgresReport, PostgresState, Primacy, Promotion, Report, Role, Settings, State, Tags, Tenure,
-    Timeline, WalEnd,
+    Endpoint, Epoch, Fitness, Fork, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment, Offer, Origin,
+    PostgresReport, PostgresState, Primacy, Promotion, Report, Role, Settings, State, Tags, Tenure, Timeline,
+    WalEnd,
 };
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 /// A situation: what is agreed, what was heard when, and what one node sees of itself.
 pub(crate) struct World {
@@ -66,6 +61,8 @@ impl World {
         Local {
             me: &self.local.me,
             data: &self.local.data,
+            fork: None,
+            reached: None,
             process: self.local.process,
             used: self.local.used,
             running: self.local.running,
@@ -168,6 +165,17 @@ impl World {
 
     fn ago(&self, ms: &str) -> Moment {
         Moment(self.now.0 - number(ms))
+    }
+
+    /// Takes in one line; answers the question if it is one.
+    pub(crate) fn hear_line<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+        let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
+        match line.split_once(": ") {
+            Some((subject, rest)) => self.tell(subject, &words(rest)),
+            None if line.is_empty() => {}
+            None => return Some(line),
+        }
+        None
     }
 
     fn tell(&mut self, subject: &str, words: &[(String, String)]) {
@@ -469,132 +477,4 @@ fn words(mut text: &str) -> Vec<(String, String)> {
         found.push((key.to_owned(), value.to_owned()));
         text = rest;
     }
-}
-
-/// What an act would do, in words.
-pub(crate) fn act_text(act: &Act) -> String {
-    match act {
-        Act::Register(info) => format!("register {}", info.name),
-        Act::Bootstrap {
-            member,
-            epoch,
-            config,
-            ttl_ms,
-        } => {
-            format!("{member} bootstraps in epoch {epoch} with {config} and a ttl of {ttl_ms} ms")
-        }
-        Act::Initialized {
-            member,
-            epoch,
-            system_id,
-            timeline,
-        } => {
-            format!("{member} initialized {system_id} in epoch {epoch} on timeline {timeline}")
-        }
-        Act::Promote {
-            member,
-            epoch,
-            timeline,
-        } => {
-            format!("promote {member} in epoch {epoch} to timeline {timeline}")
-        }
-        Act::Restart { member, epoch } => format!("restart {member} in epoch {epoch}"),
-        Act::Promoted(p) => format!(
-            "{} was promoted in epoch {}: timeline {} forked from {} at {}",
-            p.member, p.epoch, p.timeline, p.parent, p.switch
-        ),
-        Act::Judge { member, fitness } => format!("{member} is {fitness:?}"),
-        Act::Configure { config, ttl_ms } => format!("configure {config}, ttl {ttl_ms} ms"),
-        Act::TtlSettled { ttl_ms } => format!("the ttl of {ttl_ms} ms is settled"),
-        Act::Forget { member } => format!("forget {member}"),
-    }
-}
-
-fn answer(world: &World, question: &str, fired: &mut BTreeSet<&'static str>) -> String {
-    let view = world.view();
-    match question {
-        "plan" => {
-            let (rule, verdict) = plan(&view);
-            fired.insert(rule);
-            match verdict {
-                Verdict::Stand(reason) => format!("{rule}: stand, {reason}"),
-                Verdict::Propose(act, reason) => {
-                    format!("{rule}: {}\nbecause {reason}", act_text(&act))
-                }
-            }
-        }
-        "who" => {
-            let mut text = String::new();
-            for found in candidate::candidates(&view) {
-                let warm = if found.warm { "" } else { ", cold" };
-                writeln!(text, "{} may, {}{warm}", found.name, found.reach).unwrap();
-            }
-            for name in world.state.members.keys() {
-                if let Some(why) = candidate::why_not(&view, name) {
-                    writeln!(text, "{name} may not: {why}").unwrap();
-                }
-            }
-            text
-        }
-        "duty" => format!("{:?}", duty(&world.state, &world.local(), world.now)),
-        _ => panic!("no question is called '{question}'"),
-    }
-}
-
-/// Runs every script of a folder below `src/decide/testdata`; answers which rules fired.
-pub(crate) fn run_all(folder: &str) -> BTreeSet<&'static str> {
-    let dir = testdata(folder);
-    let mut files: Vec<PathBuf> = dir
-        .read_dir()
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    assert!(!files.is_empty());
-    let mut fired = BTreeSet::new();
-    for file in files {
-        let script = std::fs::read_to_string(&file).unwrap();
-        let mut told = String::new();
-        let mut world = World::herd(&["a", "b", "c"]);
-        for line in script.lines().filter(|line| !line.starts_with('|')) {
-            told.push_str(line);
-            told.push('\n');
-            let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
-            if let Some((subject, rest)) = line.split_once(": ") {
-                world.tell(subject, &words(rest));
-            } else if !line.is_empty() {
-                for line in answer(&world, line, &mut fired).lines() {
-                    writeln!(told, "| {line}").unwrap();
-                }
-            }
-        }
-        recorded(&file, &told);
-    }
-    fired
-}
-
-/// A folder of this module's test data.
-pub(crate) fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/decide/testdata")
-        .join(name)
-}
-
-/// Compares with a recorded file; `MATRIARCH_RECORD=1` records it instead.
-#[track_caller]
-pub(crate) fn recorded(file: &Path, found: &str) {
-    if std::env::var_os("MATRIARCH_RECORD").is_some() {
-        std::fs::write(file, found).unwrap();
-    }
-    let expected = std::fs::read_to_string(file).unwrap_or_default();
-    let same = |(a, b): &(&str, &str)| a == b;
-    let at = expected.lines().zip(found.lines()).take_while(same).count();
-    assert!(
-        expected == found,
-        "{}:{}: expected {:?}, found {:?}; MATRIARCH_RECORD=1 records what was found",
-        file.display(),
-        at + 1,
-        expected.lines().nth(at),
-        found.lines().nth(at)
-    );
 }

@@ -96,6 +96,8 @@ pub struct Agent {
     /// What this postmaster was last configured with.
     pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
     pub(super) slots: Vec<MemberName>,
+    /// The postmaster that was tidied as a standby.
+    pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
     /// How often in a row the end of the log could not be read.
@@ -144,6 +146,7 @@ impl Agent {
             adrift_since: None,
             configured: None,
             slots: Vec::new(),
+            tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,
             trouble: None,
@@ -313,6 +316,7 @@ impl Agent {
             self.parts.ledger.first_sight(state.epoch)?;
         }
         self.note_standby(&state, now);
+        self.note_reached(&state)?;
         if self.process() == Process::Down
             && self.job.is_none()
             && let Some(epoch) = self.running.take()
@@ -330,27 +334,15 @@ impl Agent {
             self.parts.tenancy.stand_down();
             self.ended = Some((epoch, why));
         }
-        self.demand_our_data(&state)?;
-        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
-            self.unpromotable = None;
-        }
-        Ok(())
-    }
-
-    /// A directory of another database cluster, or of nobody we know, is not touched.
-    fn demand_our_data(&mut self, state: &State) -> Result<(), AgentError> {
         if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
             if found != agreed {
-                let dir = self
-                    .parts
-                    .config
-                    .postgresql
-                    .as_ref()
-                    .map(|section| section.data_dir.display());
-                let dir = dir.map(|dir| dir.to_string()).unwrap_or_default();
+                let section = self.parts.config.postgresql.as_ref();
+                let dir = section
+                    .map(|section| section.data_dir.display().to_string())
+                    .unwrap_or_default();
                 return Err(AgentError::Misplaced(format!(
-                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; \
-                     move the directory away or correct the setting"
+                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; move the \
+                     directory away or correct the setting"
                 )));
             }
             if self.parts.ledger.facts().system_id != Some(agreed) {
@@ -359,6 +351,25 @@ impl Agent {
         }
         if let Some(what) = &self.holdings.foreign {
             return Err(AgentError::Misplaced(what.clone()));
+        }
+        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.unpromotable = None;
+        }
+        Ok(())
+    }
+
+    /// Remembers, across restarts, the newest timeline that this copy reached with everybody's agreement.
+    fn note_reached(&mut self, state: &State) -> Result<(), AgentError> {
+        let pid = self.guard.postmaster;
+        let followed = self
+            .streamed_in
+            .is_some_and(|(of, epoch)| Some(of) == pid && epoch == state.epoch);
+        let led = self.risen.is_some_and(|epoch| epoch == state.epoch);
+        let reached = state
+            .timeline()
+            .filter(|_| state.is_confirmed() && (followed || led));
+        if reached.is_some() && self.parts.ledger.facts().reached != reached {
+            self.parts.ledger.change(|facts| facts.reached = reached)?;
         }
         Ok(())
     }
@@ -409,6 +420,8 @@ impl Agent {
         let local = Local {
             me: &self.me,
             data: &self.holdings.data,
+            fork: self.holdings.fork,
+            reached: self.parts.ledger.facts().reached,
             process: self.process(),
             used: self.parts.ledger.facts().used,
             running: self.running,

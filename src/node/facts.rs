@@ -191,7 +191,7 @@ impl Agent {
             .timeline_seen
             .filter(|(of, _)| Some(*of) == pid)
             .map(|(_, timeline)| timeline);
-        report.timeline = probe.timeline.max(seen).or(report.timeline);
+        report.timeline = probe.timeline.max(seen).max(report.timeline);
         if probe.in_recovery {
             report.received = probe.received;
             report.replayed = probe.replayed;

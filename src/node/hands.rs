@@ -54,22 +54,21 @@ impl Hands {
 
     /// Writes PostgreSQL's configuration files.
     pub async fn configure(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
-        self.write_conf(settings, upstream, None).await
+        self.write_conf(settings, upstream).await
     }
 
-    /// The same for a new database cluster: `bootstrap.pg_hba` rules until `postgresql.pg_hba` does.
+    /// The same for a new database cluster: `bootstrap.pg_hba` is added to what initdb wrote, as Patroni does.
     pub async fn configure_first(&self, settings: &Settings) -> Result<(), String> {
-        let lines = &self.config.bootstrap.pg_hba;
-        self.write_conf(settings, None, (!lines.is_empty()).then(|| lines.clone()))
-            .await
+        self.configure(settings, None).await?;
+        let replaced = self.effective(settings).pg_hba.is_some();
+        if !replaced && !self.config.bootstrap.pg_hba.is_empty() {
+            let lines = self.config.bootstrap.pg_hba.clone();
+            self.postgres.append_hba(&lines).map_err(|why| why.to_string())?;
+        }
+        Ok(())
     }
 
-    async fn write_conf(
-        &self,
-        settings: &Settings,
-        upstream: Option<Upstream>,
-        first_hba: Option<Vec<String>>,
-    ) -> Result<(), String> {
+    async fn write_conf(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
         let effective = self.effective(settings);
         for name in &effective.dropped {
             tracing::warn!(
@@ -77,11 +76,10 @@ impl Hands {
                 self.postgres.version().major
             );
         }
-        let hba = effective.pg_hba.or(first_hba);
         let conf = ServerConf {
             parameters: effective.parameters,
             recovery: effective.recovery,
-            hba,
+            hba: effective.pg_hba,
             ident: effective.pg_ident,
             upstream,
         };

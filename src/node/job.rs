@@ -24,6 +24,8 @@ pub enum Purpose {
     Configure,
     /// What a serving primary owes: checkpoint, slots.
     Chores,
+    /// What a standby need not keep from its time as primary.
+    Tidy,
     /// Stop at once.
     Fence,
     /// Stop in order to rewind or clone, or because the daemon stops.

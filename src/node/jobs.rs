@@ -231,6 +231,11 @@ pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>) -> D
     good(work.await)
 }
 
+/// What a standby need not keep: slots that are left from its time as primary would hold its log for ever.
+pub async fn tidy(hands: Hands, others: Vec<MemberName>) -> Done {
+    good(hands.session.drop_slots(&others).await.map_err(text))
+}
+
 /// Replaces the data by a copy of `from`'s; what was there is kept aside until the copy is complete.
 pub async fn clone(hands: Hands, from: Endpoint, progress: watch::Sender<Option<String>>) -> Done {
     let work = async {

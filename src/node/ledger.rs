@@ -1,6 +1,6 @@
 //! The few facts a node must not forget, kept in one small file outside the data directory, replaced atomically.
 
-use crate::cluster::{Epoch, Incarnation};
+use crate::cluster::{Epoch, Incarnation, Timeline};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -30,6 +30,9 @@ pub struct Facts {
     pub incarnation: Option<Incarnation>,
     /// The database cluster that the data belongs to.
     pub system_id: Option<u64>,
+    /// The newest timeline that this copy reached as, or following, an agreed primary.
+    #[serde(default)]
+    pub reached: Option<Timeline>,
     /// Unfinished work.
     pub doing: Option<Doing>,
 }

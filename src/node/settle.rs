@@ -65,6 +65,7 @@ impl Agent {
                 self.parts.ledger.change(|facts| {
                     facts.doing = None;
                     facts.incarnation = Some(copy);
+                    facts.reached = None;
                 })?;
                 self.holdings = Holdings::default();
                 self.trouble = None;
@@ -89,6 +90,9 @@ impl Agent {
                 if matches!(purpose, Purpose::Configure) {
                     self.configured = None;
                 }
+                if matches!(purpose, Purpose::Tidy) {
+                    self.tidied = None;
+                }
                 if matches!(purpose, Purpose::Chores) {
                     self.slots.clear();
                 }
@@ -101,6 +105,8 @@ impl Agent {
         match purpose {
             Purpose::Chores => self.checkpointed = self.running,
             Purpose::Rewind => {
+                // The source was an agreed primary; what this copy reaches is known once it has streamed again.
+                self.parts.ledger.change(|facts| facts.reached = None)?;
                 data::finish(&mut self.parts.ledger)?;
                 self.holdings = Holdings::default();
                 self.trouble = None;
@@ -133,6 +139,7 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Standby => "start",
         Purpose::Configure => "configure",
         Purpose::Chores => "chores",
+        Purpose::Tidy => "tidy",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",
         Purpose::Clone => "clone",

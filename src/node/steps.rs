@@ -243,6 +243,18 @@ impl Agent {
                     jobs::configure(hands, settings, Some(upstream))
                 }));
             }
+            Process::Up(Some(Role::Replica))
+                if self.tidied != self.guard.postmaster && self.may_try("tidy", now) =>
+            {
+                self.tidied = self.guard.postmaster;
+                let others = state
+                    .members
+                    .keys()
+                    .filter(|name| **name != self.me)
+                    .cloned()
+                    .collect();
+                self.job = Some(jobs::spawn(Purpose::Tidy, |_| jobs::tidy(hands, others)));
+            }
             _ => {}
         }
     }

@@ -4,12 +4,11 @@ use super::{Postgres, PostgresError, files};
 use std::path::{Path, PathBuf};
 
 impl Postgres {
-    /// Puts the data aside and clears leftovers of interrupted work; answers where old data now waits to be removed,
+    /// Puts the data aside, be it what an interrupted rewind left; answers where old data now waits to be removed,
     /// be it from an earlier attempt.
     pub fn move_aside(&self) -> Result<Option<PathBuf>, PostgresError> {
         let dir = self.data_dir();
         let rewinding = files::beside(dir, ".rewinding");
-        files::remove_tree(&files::beside(dir, ".matriarch-new"))?;
         let filled = files::names(dir)?.is_some_and(|names| !names.is_empty());
         // What was being rewound may be the only copy of something, unless there is data beside it.
         let old = if filled {

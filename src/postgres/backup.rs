@@ -31,7 +31,7 @@ impl Postgres {
                     dir.display()
                 )));
             }
-            files::remove_tree(&target)?;
+            files::remove_tree_aside(&target).await?;
         }
         files::make_private_dir(&target, self.owner())?;
         let program = Program::new("pg_basebackup", DEADLINE)
@@ -50,10 +50,12 @@ impl Postgres {
         progress.send_replace(None);
         if !finished.good {
             if !in_place {
-                files::remove_tree(&target)?;
+                files::remove_tree_aside(&target).await?;
             }
             return Err(Program::failed("pg_basebackup", finished.words));
         }
+        // The source may not have had the signal at that moment; a copy must never start as anything but a standby.
+        self.set_signal_in(&target, true)?;
         if in_place {
             return Ok(());
         }

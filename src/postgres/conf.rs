@@ -52,6 +52,7 @@ impl Postgres {
         }
         self.write_pgpass()?;
         self.mark()?;
+        self.release_timelines()?;
         let (main, base) = (dir.join("postgresql.conf"), dir.join(BASE));
         if !files::exists(&base) && files::read(&main)?.is_some_and(|text| !text.starts_with(HEAD)) {
             files::rename(&main, &base)?;
@@ -59,7 +60,8 @@ impl Postgres {
         let mut changed = files::replace_changed(&main, &self.main_text(conf, files::exists(&base)), owner)?;
         for (name, lines) in [("pg_hba.conf", &conf.hba), ("pg_ident.conf", &conf.ident)] {
             if let Some(lines) = lines {
-                changed |= files::replace_changed(&dir.join(name), &text_of(lines), owner)?;
+                changed |=
+                    files::replace_changed(&dir.join(name), &format!("{HEAD}{}", lines_of(lines)), owner)?;
             }
         }
         let auto = dir.join("postgresql.auto.conf");
@@ -67,6 +69,17 @@ impl Postgres {
             changed |= files::replace_changed(&auto, &conf_file::without(&text, &RECOVERY), owner)?;
         }
         Ok(changed)
+    }
+
+    /// Adds lines to the pg_hba.conf of a new database cluster: those of `bootstrap.pg_hba` come behind initdb's own.
+    pub fn append_hba(&self, lines: &[String]) -> Result<(), PostgresError> {
+        let path = self.data_dir().join("pg_hba.conf");
+        let mut text = files::read(&path)?.unwrap_or_default();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&lines_of(lines));
+        files::replace_changed(&path, &text, self.owner()).map(|_| ())
     }
 
     fn main_text(&self, conf: &ServerConf, based: bool) -> String {
@@ -161,11 +174,9 @@ impl Postgres {
     }
 }
 
-fn text_of(lines: &[String]) -> String {
-    let mut text = HEAD.to_owned();
-    for line in lines {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+fn lines_of(lines: &[String]) -> String {
+    lines
+        .iter()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }

@@ -1,8 +1,9 @@
 //! Files written whole or not at all, belonging to the owner of the data directory.
 
 use super::error::PostgresError;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -41,14 +42,53 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), PostgresError> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Creates a file that must not exist yet, mode 0600.
+/// The file system sees the owner in this thread until it is dropped.
+///
+/// A running server reads what appears in its directory at once: a file of root's there, be it for the moment until
+/// it is given away, ends a standby that looks for new timelines, and fails a base backup.
+struct AsOwner;
+
+impl AsOwner {
+    fn begin(owner: Owner) -> Self {
+        setfsgid(Gid::from_raw(owner.gid));
+        setfsuid(Uid::from_raw(owner.uid));
+        Self
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        setfsuid(Uid::effective());
+        setfsgid(Gid::effective());
+    }
+}
+
+/// Creates a file that must not exist yet, mode 0600, the owner's from its first moment where the directory allows.
 pub(super) fn create(path: &Path, text: &str, owner: Option<Owner>) -> Result<(), PostgresError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(PostgresError::file("create the file", path))?;
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+    };
+    let opened = match owner {
+        Some(owner) => {
+            let as_owner = AsOwner::begin(owner);
+            let opened = open();
+            drop(as_owner);
+            // Our password file may be in a directory of our own.
+            opened.or_else(|why| {
+                if why.kind() == ErrorKind::PermissionDenied {
+                    open()
+                } else {
+                    Err(why)
+                }
+            })
+        }
+        None => open(),
+    };
+    let mut file = opened.map_err(PostgresError::file("create the file", path))?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(PostgresError::file("write the file", path))?;
@@ -75,7 +115,7 @@ pub(super) fn replace_changed(path: &Path, text: &str, owner: Option<Owner>) -> 
 pub(super) fn read(path: &Path) -> Result<Option<String>, PostgresError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
         Err(why) => Err(PostgresError::file("read the file", path)(why)),
     }
 }
@@ -83,7 +123,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PostgresError> {
 /// Removes a file that may be absent.
 pub(super) fn remove_file(path: &Path) -> Result<(), PostgresError> {
     match fs::remove_file(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+        Err(why) if why.kind() != ErrorKind::NotFound => {
             Err(PostgresError::file("remove the file", path)(why))
         }
         _ => Ok(()),
@@ -93,11 +133,22 @@ pub(super) fn remove_file(path: &Path) -> Result<(), PostgresError> {
 /// Removes a directory that may be absent, with all it holds; symbolic links in it are not followed.
 pub(super) fn remove_tree(path: &Path) -> Result<(), PostgresError> {
     match fs::remove_dir_all(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+        Err(why) if why.kind() != ErrorKind::NotFound => {
             Err(PostgresError::file("remove the directory", path)(why))
         }
         _ => Ok(()),
     }
+}
+
+/// The same without holding up anybody else: a large directory takes a while.
+pub(super) async fn remove_tree_aside(path: &Path) -> Result<(), PostgresError> {
+    let path = path.to_owned();
+    let removed = tokio::task::spawn_blocking(move || remove_tree(&path)).await;
+    removed.unwrap_or_else(|why| {
+        Err(PostgresError::Misconfigured(format!(
+            "a removal was given up: {why}"
+        )))
+    })
 }
 
 /// Renames within one directory, durably.
@@ -133,7 +184,7 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
 pub(super) fn names(path: &Path) -> Result<Option<Vec<String>>, PostgresError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(PostgresError::file("list the directory", path)(why)),
     };
     let mut names = Vec::new();

@@ -36,11 +36,15 @@ impl Postgres {
             option.push(path);
             program = program.arg(option);
         }
-        // Without a password the superuser can come only through the unix socket.
+        // Without a password the superuser comes through the unix socket, or from this machine where there is none.
         let local = if secret.is_some() {
             "scram-sha-256"
         } else {
             "trust"
+        };
+        let host = match (&secret, &self.setup().unix_socket_dir) {
+            (None, None) => "trust",
+            _ => "scram-sha-256",
         };
         let says = |name: &str| {
             options
@@ -48,7 +52,7 @@ impl Postgres {
                 .any(|option| option == name || option.starts_with(&format!("{name}=")))
         };
         if !says("--auth") {
-            for (name, value) in [("--auth-local", local), ("--auth-host", "scram-sha-256")] {
+            for (name, value) in [("--auth-local", local), ("--auth-host", host)] {
                 if !says(name) {
                     program = program.arg(format!("{name}={value}"));
                 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Setup -> Postgres::new     programs found, version and owner checked; nothing touched
-//!   files    inspect, write_conf, set_standby_signal, move_aside, reserve_timelines, fork_of
+//!   files    inspect, write_conf, append_hba, set_standby_signal, move_aside, reserve_timelines, fork_of
 //!   programs initdb, base_backup, rewind, wal_end        (run.rs: one way to run one)
 //!   SQL      Session: probe, promote, reload, slots, checkpoint, roles
 //! ```
@@ -13,11 +13,15 @@
 //!   start: copies are made in `<data_dir>.matriarch-new`, rewinds in `<data_dir>.rewinding`, each renamed when done.
 //! - Old data is never removed before its replacement is complete; it waits in `<data_dir>.moved-<n>`.
 //! - No password stands on a command line, in an error or in a log: programs read our password file.
-//! - As root, every program runs as the owner of the data directory, and every file we write belongs to it.
+//! - As root, every program runs as the owner of the data directory, and every file we write there is the owner's from
+//!   its first moment: a server reads what appears at once, and ends on what it may not read.
+//! - A reserved timeline that no promotion used is taken back before the next start; PostgreSQL would follow it.
+//! - A program that is given up ends with everything it started.
 //!
 //! Caveats: when the data directory is a mount point, it cannot be renamed. A copy is then made in place (PostgreSQL
 //! refuses to start a copy without its control file, which comes last), a rewind too, and old data must be removed by
-//! hand. The local connection does not use TLS.
+//! hand. The local connection does not use TLS. A standby without a WAL receiver knows its timeline only as of its last
+//! restart point: what was read from disk before the start ([`Postgres::wal_end`]) may be newer.
 
 mod aside;
 mod backup;

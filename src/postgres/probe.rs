@@ -5,12 +5,13 @@ use tokio_postgres::Row;
 
 /// One statement for primary and standby, on every version.
 ///
-/// `CASE` keeps the functions that only work on one side of recovery from being called on the other. The new value
-/// of a setting that waits for a restart is looked up in the files only when there is such a setting.
+/// `CASE` keeps the functions that only work on one side of recovery from being called on the other. A standby without
+/// a receiver knows its timeline only as of its last restart point.
 pub(super) const SQL: &str = "
 SELECT s.standby,
   CASE WHEN s.standby
-    THEN coalesce(r.received_tli, (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))::bigint
+    THEN coalesce(r.received_tli, (SELECT greatest(timeline_id, min_recovery_end_timeline)
+      FROM pg_catalog.pg_control_checkpoint(), pg_catalog.pg_control_recovery()))::bigint
     ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::bigint
   END AS timeline,
   CASE WHEN NOT s.standby THEN pg_catalog.pg_current_wal_flush_lsn() END::text AS location,
@@ -27,12 +28,19 @@ SELECT s.standby,
   (SELECT coalesce(json_agg(json_build_array(usename, application_name, host(client_addr), state, sync_state,
       sync_priority) ORDER BY application_name, pid), '[]')::text
     FROM pg_catalog.pg_stat_replication) AS walsenders,
-  (SELECT coalesce(json_agg(json_build_array(name, pg_catalog.current_setting(name), coalesce(
-      (SELECT f.setting FROM pg_catalog.pg_file_settings f WHERE f.name = g.name ORDER BY f.seqno DESC LIMIT 1),
-      g.boot_val)) ORDER BY name), '[]')::text
-    FROM pg_catalog.pg_settings g WHERE pending_restart) AS pending_restart
+  pg_catalog.pg_conf_load_time()::text AS loaded
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) s
 LEFT JOIN (SELECT * FROM pg_catalog.pg_stat_wal_receiver LIMIT 1) r ON true";
+
+/// What waits for a restart; the value to come is looked up in the files only when there is something.
+pub(super) const PENDING: &str = "
+SELECT coalesce(json_agg(json_build_array(name, pg_catalog.current_setting(name), coalesce(
+    (SELECT f.setting FROM pg_catalog.pg_file_settings f WHERE f.name = g.name ORDER BY f.seqno DESC LIMIT 1),
+    g.boot_val)) ORDER BY name), '[]')::text AS pending_restart
+FROM pg_catalog.pg_settings g WHERE pending_restart";
+
+/// A setting that waits for a restart: name, value in force, value then.
+pub(super) type Pending = (String, String, String);
 
 /// The answer to a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +94,7 @@ impl Probe {
         self.in_recovery && self.wal_receiver.as_deref() == Some("streaming")
     }
 
-    pub(super) fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    pub(super) fn read(row: &Row, pending_restart: Vec<Pending>) -> Result<Self, tokio_postgres::Error> {
         let lsn = |name: &str| -> Result<Option<Lsn>, tokio_postgres::Error> {
             Ok(row
                 .try_get::<_, Option<String>>(name)?
@@ -94,8 +102,6 @@ impl Probe {
         };
         // The server made this JSON itself a moment ago, in exactly these shapes.
         let senders: Vec<SenderRow> = serde_json::from_str(row.try_get("walsenders")?).unwrap_or_default();
-        let pending: Vec<(String, Option<String>, Option<String>)> =
-            serde_json::from_str(row.try_get("pending_restart")?).unwrap_or_default();
         let number = |name: &str| row.try_get::<_, Option<i64>>(name);
         Ok(Self {
             in_recovery: row.try_get("standby")?,
@@ -117,12 +123,18 @@ impl Probe {
                 .unwrap_or(0),
             system_id: number("system_id")?.map(i64::cast_unsigned),
             walsenders: senders.into_iter().map(sender).collect(),
-            pending_restart: pending
-                .into_iter()
-                .map(|(name, old, new)| (name, old.unwrap_or_default(), new.unwrap_or_default()))
-                .collect(),
+            pending_restart,
         })
     }
+}
+
+pub(super) fn pending(row: &Row) -> Result<Vec<Pending>, tokio_postgres::Error> {
+    let rows: Vec<(String, Option<String>, Option<String>)> =
+        serde_json::from_str(row.try_get("pending_restart")?).unwrap_or_default();
+    Ok(rows
+        .into_iter()
+        .map(|(name, old, new)| (name, old.unwrap_or_default(), new.unwrap_or_default()))
+        .collect())
 }
 
 fn sender(

@@ -31,7 +31,7 @@ impl Postgres {
                 dir.display()
             )));
         }
-        files::remove_tree(&aside)?;
+        files::remove_tree_aside(&aside).await?;
         files::rename(dir, &aside)?;
         match self.rewind_in(&aside, from).await {
             Ok(()) => files::rename(&aside, dir),

@@ -1,6 +1,8 @@
 //! The one way to run one of PostgreSQL's programs: as the right user, with a deadline, its last words kept.
 
 use super::{Postgres, PostgresError, sys};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -102,10 +104,13 @@ impl Postgres {
         if let Some(owner) = self.owner() {
             command.uid(owner.uid).gid(owner.gid);
         }
+        // A group of its own: what the program starts (pg_rewind runs a server) ends with it.
+        command.process_group(0);
         sys::die_with_parent(&mut command);
         let mut child = command
             .spawn()
             .map_err(PostgresError::file("run the program", &path))?;
+        let mut group = Group(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let mut errors = errors;
         let mut last = VecDeque::with_capacity(LAST_LINES);
@@ -123,6 +128,9 @@ impl Postgres {
         let status = tokio::time::timeout(program.deadline, work).await;
         match status {
             Ok(Ok(status)) => {
+                if status.code().is_some() {
+                    group.disband();
+                }
                 let words = if last.is_empty() {
                     status.to_string()
                 } else {
@@ -153,6 +161,24 @@ impl Postgres {
             Ok(())
         } else {
             Err(Program::failed(name, finished.words))
+        }
+    }
+}
+
+/// The processes of a program that has not ended by itself; killed when dropped.
+struct Group(Option<u32>);
+
+impl Group {
+    fn disband(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            // Nobody of it may be left, which is as good.
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The connection to the local server: kept while it works, made anew when it does not, every statement bounded.
 
-use super::{Postgres, PostgresError, Probe, Setup, probe, slot_name};
+use super::probe::{self, Pending};
+use super::{Postgres, PostgresError, Probe, Setup, slot_name};
 use crate::cluster::MemberName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 const PROBE: Duration = Duration::from_secs(1);
 /// Bound of a short act.
 const ACT: Duration = Duration::from_secs(5);
+/// We are the superuser: nobody's function may stand in for one of the system's, and the bounds are ours.
+const SETTINGS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0";
 /// Bound of a checkpoint, which writes all that is dirty.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 
@@ -22,16 +25,37 @@ pub struct Session {
 }
 
 struct Local {
-    config: Config,
-    at: String,
+    /// Where the server may be reached, the best way first.
+    ways: Vec<(Config, String)>,
     kept: Mutex<Option<Live>>,
 }
 
 /// A connection, ended when dropped.
 pub(super) struct Live {
     pub(super) client: Client,
-    probe: Option<Statement>,
+    statement: Option<Statement>,
+    /// What waits for a restart, as of the time when the server loaded its configuration.
+    pending: Option<(String, Vec<Pending>)>,
     task: JoinHandle<()>,
+}
+
+impl Live {
+    /// The view of settings costs ten times the rest, and says something new only after a reload.
+    async fn probe(&mut self) -> Result<Probe, tokio_postgres::Error> {
+        let statement = match self.statement.take() {
+            Some(statement) => statement,
+            None => self.client.prepare(probe::SQL).await?,
+        };
+        let row = self.client.query_one(&statement, &[]).await?;
+        self.statement = Some(statement);
+        let loaded: String = row.try_get("loaded")?;
+        let pending = match self.pending.take().filter(|(at, _)| *at == loaded) {
+            Some((_, pending)) => pending,
+            None => probe::pending(&self.client.query_one(probe::PENDING, &[]).await?)?,
+        };
+        self.pending = Some((loaded, pending.clone()));
+        Probe::read(&row, pending)
+    }
 }
 
 impl Drop for Live {
@@ -44,22 +68,28 @@ impl Session {
     /// A session that connects when it is first used.
     pub fn new(postgres: &Postgres) -> Self {
         let setup = postgres.setup();
-        let mut config = Config::new();
-        let at = address(setup, &mut config);
-        config
+        let mut common = Config::new();
+        common
             .port(setup.port)
             .user(&setup.superuser.username)
-            .dbname(&setup.database);
-        config.application_name("matriarch").connect_timeout(PROBE);
+            .dbname(&setup.database)
+            .application_name("matriarch")
+            .connect_timeout(PROBE)
+            .options(SETTINGS);
         if let Some(password) = &setup.superuser.password {
-            config.password(password);
+            common.password(password);
         }
+        let ways = hosts(setup)
+            .into_iter()
+            .map(|host| {
+                let mut config = common.clone();
+                config.host(&host);
+                (config, format!("{host}:{}", setup.port))
+            })
+            .collect();
+        let kept = Mutex::new(None);
         Self {
-            local: Arc::new(Local {
-                config,
-                at,
-                kept: Mutex::new(None),
-            }),
+            local: Arc::new(Local { ways, kept }),
         }
     }
 
@@ -68,22 +98,9 @@ impl Session {
         let work = async {
             let mut kept = self.local.kept.lock().await;
             let mut live = self.take(&mut kept).await?;
-            let statement = match live.probe.take() {
-                Some(statement) => statement,
-                None => live
-                    .client
-                    .prepare(probe::SQL)
-                    .await
-                    .map_err(refused("answer a probe"))?,
-            };
-            let row = live
-                .client
-                .query_one(&statement, &[])
-                .await
-                .map_err(refused("answer a probe"))?;
-            live.probe = Some(statement);
+            let answer = live.probe().await.map_err(refused("answer a probe"))?;
             *kept = Some(live);
-            Probe::read(&row).map_err(refused("answer a probe"))
+            Ok(answer)
         };
         bounded("a probe of the local PostgreSQL", PROBE, work).await
     }
@@ -111,7 +128,7 @@ impl Session {
         bounded("a checkpoint", CHECKPOINT, work).await
     }
 
-    /// Makes sure that every member has its physical slot; none is ever dropped.
+    /// Makes sure that every member has its physical slot; drops none.
     pub async fn ensure_slots(&self, members: &[MemberName]) -> Result<(), PostgresError> {
         if members.is_empty() {
             return Ok(());
@@ -132,10 +149,37 @@ impl Session {
         bounded("the creation of replication slots", ACT, work).await
     }
 
+    /// Drops the physical slots of these members as far as nobody uses them: on a standby, a slot that remained from
+    /// its time as primary would keep its log for ever.
+    pub async fn drop_slots(&self, members: &[MemberName]) -> Result<(), PostgresError> {
+        const DROP: &str = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
+             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical' AND NOT active";
+        if members.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = members.iter().map(|member| slot_name(member.as_str())).collect();
+        let work = async {
+            let live = self.connect().await?;
+            let dropped = live.client.execute(DROP, &[&names]).await;
+            dropped.map(|_| ()).map_err(refused("drop a replication slot"))
+        };
+        bounded("the removal of replication slots", ACT, work).await
+    }
+
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {
         let work = async {
             let mut kept = self.local.kept.lock().await;
-            let live = self.take(&mut kept).await?;
+            // The server may have ended the kept connection unnoticed; that is no answer to what is asked now.
+            if let Some(live) = kept.take().filter(|live| !live.client.is_closed()) {
+                match live.client.batch_execute(sql).await {
+                    Err(why) if why.is_closed() => {}
+                    answer => {
+                        *kept = Some(live);
+                        return answer.map_err(refused(what));
+                    }
+                }
+            }
+            let live = self.connect().await?;
             live.client.batch_execute(sql).await.map_err(refused(what))?;
             *kept = Some(live);
             Ok(())
@@ -152,44 +196,52 @@ impl Session {
         }
     }
 
-    /// A connection of its own.
+    /// A connection of its own. Where the rules of pg_hba.conf turn us away at the socket (`peer`, when we are root),
+    /// they may let us in over TCP.
     pub(super) async fn connect(&self) -> Result<Live, PostgresError> {
-        let connected = self.local.config.connect(NoTls).await;
-        let (client, connection) = connected.map_err(|why| PostgresError::Unreachable {
-            at: self.local.at.clone(),
-            why: words(&why),
-        })?;
-        let task = tokio::spawn(async move {
-            // Whoever uses the client hears of its end.
-            let _ = connection.await;
-        });
-        Ok(Live {
-            client,
-            probe: None,
-            task,
-        })
+        let mut failed = None;
+        for (config, at) in &self.local.ways {
+            match config.connect(NoTls).await {
+                Ok((client, connection)) => {
+                    let task = tokio::spawn(async move {
+                        // Whoever uses the client hears of its end.
+                        let _ = connection.await;
+                    });
+                    return Ok(Live {
+                        client,
+                        statement: None,
+                        pending: None,
+                        task,
+                    });
+                }
+                Err(why) => {
+                    let turned_away = why.code().is_some_and(|code| code.code().starts_with("28"));
+                    let (at, why) = (at.clone(), words(&why));
+                    failed = Some(PostgresError::Unreachable { at, why });
+                    if !turned_away {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| {
+            PostgresError::Misconfigured("postgresql.listen: the server listens nowhere".to_owned())
+        }))
     }
 }
 
-/// Where the local server listens for us.
-fn address(setup: &Setup, config: &mut Config) -> String {
-    if let Some(dir) = &setup.unix_socket_dir {
-        config.host_path(dir);
-        return format!("{}/.s.PGSQL.{}", dir.display(), setup.port);
-    }
-    let first = setup
-        .listen_addresses
-        .split(',')
-        .map(str::trim)
-        .next()
-        .unwrap_or_default();
-    let host = match first {
-        "" | "*" | "0.0.0.0" | "localhost" => "127.0.0.1",
-        "::" => "::1",
-        other => other,
+/// Where the local server listens for us, the best way first.
+fn hosts(setup: &Setup) -> Vec<String> {
+    let socket = setup.unix_socket_dir.iter().map(|dir| dir.display().to_string());
+    let first = setup.listen_addresses.split(',').map(str::trim).next();
+    let tcp = match first.unwrap_or_default() {
+        "*" | "0.0.0.0" | "localhost" => Some("127.0.0.1"),
+        "::" => Some("::1"),
+        // It listens on no address when there is none, and then the socket is all there is.
+        "" => None,
+        other => Some(other),
     };
-    config.host(host);
-    format!("{host}:{}", setup.port)
+    socket.chain(tcp.map(str::to_owned)).collect()
 }
 
 /// The work with a bound.

@@ -2,7 +2,9 @@
 
 use super::{Postgres, PostgresError, files};
 use crate::cluster::{Fork, Lsn, Timeline};
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 impl Postgres {
     /// Makes sure that the next promotion ends on `target`: lower unused numbers get an empty history file.
@@ -14,6 +16,42 @@ impl Postgres {
             }
         }
         files::sync_dir(&self.wal_dir())
+    }
+
+    /// Takes back reservations that no promotion has used: a server that starts as a standby takes the newest number
+    /// for the timeline to follow, and refuses one whose empty history does not lead to its own.
+    pub(super) fn release_timelines(&self) -> Result<(), PostgresError> {
+        // A running server may be using them at this moment.
+        if self.is_running() {
+            return Ok(());
+        }
+        let names = files::names(&self.wal_dir())?.unwrap_or_default();
+        let mut empty = Vec::new();
+        // Names are sorted, so what is left in `empty` lies beyond the newest history that says something.
+        for name in names.iter().filter(|name| name.ends_with(".history")) {
+            let path = self.wal_dir().join(name);
+            if files::read(&path)?.is_some_and(|text| text.is_empty()) {
+                empty.push(path);
+            } else {
+                empty.clear();
+            }
+        }
+        if empty.is_empty() {
+            return Ok(());
+        }
+        empty.iter().try_for_each(|path| files::remove_file(path))?;
+        files::sync_dir(&self.wal_dir())
+    }
+
+    /// Whether the process named in postmaster.pid lives and works in the data directory.
+    fn is_running(&self) -> bool {
+        let pid = files::read(&self.data_dir().join("postmaster.pid"))
+            .ok()
+            .flatten();
+        let pid = pid.and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+        let place = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let works = pid.and_then(|pid| place(Path::new(&format!("/proc/{pid}/cwd"))));
+        works.is_some() && works == place(self.data_dir())
     }
 
     /// How a timeline began, as its history file says.

@@ -57,7 +57,11 @@ async fn a_backend_that_is_busy_when_its_postmaster_dies_blocks_nothing() {
 async fn the_postmaster_is_killed_when_no_standby_has_every_row_and_restarts_in_place() {
     let herd = Herd::three().await;
     let old = herd.await_primary(20, |_| true).await;
-    let receivers = herd.freeze_receivers(old, &herd.others(old)).await;
+    let receivers: Vec<(usize, i32)> = herd
+        .others(old)
+        .into_iter()
+        .map(|i| (i, herd.nodes[i].freeze_receiver()))
+        .collect();
     // Rows from here on are on the primary alone.
     let crowd = Crowd::gather(&herd).await;
     let before = herd.nodes[old].postmaster_pid();

@@ -12,15 +12,14 @@ const COPIED: &str = "copying the data";
 async fn diverge(herd: &mut Herd) -> (usize, usize) {
     let old = herd.await_whole(RETURN_S).await;
     writer::prepare(herd).await;
-    let receivers = herd.freeze_receivers(old, &herd.others(old)).await;
+    for node in herd.others(old) {
+        herd.nodes[node].cut_stream().await;
+    }
     herd.nodes[old]
         .sql("INSERT INTO judge SELECT -1, n FROM generate_series(1, 100) AS n")
         .await
         .unwrap();
     herd.nodes[old].kill_whole();
-    for (node, pid) in receivers {
-        herd.nodes[node].discard_receiver(pid);
-    }
     let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     assert_eq!(
         ghosts(herd, new).await,
