@@ -292,7 +292,7 @@ fn await_signals(
             tokio::select! {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
-                _ = hup.recv() => tracing::warn!("SIGHUP: the node file is read at the start only; restart this daemon, PostgreSQL goes on meanwhile"),
+                _ = hup.recv() => tracing::warn!("SIGHUP: the node file is read at the start of the daemon only"),
             }
         }
         let _ = stop.send(());

@@ -181,6 +181,7 @@ fn report(tenure: Tenure) -> Report {
             config: "{}".to_owned(),
             ttl_ms: 2_000,
             existing: Some(7),
+            end: None,
         }),
     }
 }

@@ -172,6 +172,8 @@ pub struct Offer {
     pub ttl_ms: u64,
     /// System identifier of a data directory that is already there.
     pub existing: Option<u64>,
+    /// Where the log of that data ends.
+    pub end: Option<WalEnd>,
 }
 
 /// One node's view of itself.

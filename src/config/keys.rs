@@ -310,7 +310,7 @@ pub(crate) const KEYS: &[Key] = &[
     old("bootstrap.dcs.master_stop_timeout", Seconds, "bootstrap.dcs.primary_stop_timeout"),
     used("bootstrap.dcs.postgresql.use_pg_rewind", Flag, Default("false"), "Rejoin a former primary by pg_rewind where it can be, instead of a new base backup."),
     used("bootstrap.dcs.postgresql.use_slots", Flag, Default("true"), "Keep a replication slot for each member."),
-    used("bootstrap.dcs.postgresql.remove_data_directory_on_rewind_failure", Flag, Optional("true"), "After a failed rewind: true removes and clones, false stays out; absent, the directory is moved aside, then cloned."),
+    used("bootstrap.dcs.postgresql.remove_data_directory_on_rewind_failure", Flag, Optional("true"), "After a failed rewind: false stays out; otherwise the directory is moved aside and removed once a new copy is complete."),
     used("bootstrap.dcs.postgresql.remove_data_directory_on_diverged_timelines", Flag, Optional("true"), "The same for a diverged timeline, without trying to rewind."),
     used("bootstrap.dcs.postgresql.pg_ctl_timeout", Number(1, 86_400), Default("60"), "Bound of a start or stop. Seconds."),
     used("bootstrap.dcs.postgresql.parameters", Table, Optional("{max_connections: 200}"), "Server parameters of every node."),
@@ -341,7 +341,7 @@ pub(crate) const KEYS: &[Key] = &[
     refused("tags.nostream", Text, &["off"], "members that do not stream are not supported yet; remove the tag"),
     refused("tags.replicatefrom", Text, &[], "cascading replication is not supported yet; remove the tag"),
     // ---- watchdog
-    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "off, or automatic: used where there is one. required is refused until the watchdog is built."),
+    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "Accepted for compatibility: no watchdog is used yet, and required is refused for that reason."),
     used("watchdog.device", Path, Default("/dev/watchdog"), "The device."),
     used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds between the watchdog's timeout and the end of the lease; -1: half of ttl."),
     ignored("watchdog.driver", Text, "only the kernel's interface is known"),

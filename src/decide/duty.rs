@@ -5,7 +5,7 @@
 
 use super::lease;
 use super::rejoin::{Past, Rejoin, rejoin};
-use crate::cluster::{Epoch, Fork, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
+use crate::cluster::{Epoch, Fork, Lsn, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
 
 /// The data directory as far as a duty depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Local<'a> {
     pub fork: Option<Fork>,
     /// The newest timeline that the data is known to have reached under an agreed primary.
     pub reached: Option<Timeline>,
+    /// Where the serving primary's log ended when last heard of, and whether that was after the own end was read.
+    pub primary: Option<(Lsn, bool)>,
     /// Its PostgreSQL.
     pub process: Process,
     /// The highest epoch that this node ever started or promoted a primary in.
@@ -188,11 +190,13 @@ fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
                 end,
                 fork: local.fork,
                 reached: local.reached,
+                primary: local.primary,
             },
         )
     }) {
         None if local.process == Process::Down => Duty::Rest("reading where its log ends".to_owned()),
         None | Some(Rejoin::Follow) => Duty::Follow(primary.clone()),
+        Some(Rejoin::Unsure) => Duty::Rest(format!("waiting to hear where the log of {primary} ends")),
         Some(Rejoin::Wait) => Duty::Stand,
         Some(Rejoin::Rewind(why)) => Duty::Rewind(primary.clone(), why),
         Some(Rejoin::Clone(why)) => Duty::Clone(primary.clone(), why),

@@ -15,6 +15,8 @@ pub enum Rejoin {
     Rewind(String),
     /// Its log is unknown to the cluster's history: a new copy.
     Clone(String),
+    /// It depends on where the primary's log ends, and the newest word of that is too old.
+    Unsure,
     /// The present primary has not reached its timeline yet, so nothing can be said.
     Wait,
 }
@@ -28,6 +30,8 @@ pub struct Past<'a> {
     pub end: WalEnd,
     /// How its timeline began, by its own history file.
     pub fork: Option<crate::cluster::Fork>,
+    /// Where the serving primary's log ended when last heard of, and whether that was after `end` was read.
+    pub primary: Option<(Lsn, bool)>,
     /// The newest timeline that this copy is known to have reached under an agreed primary.
     pub reached: Option<Timeline>,
 }
@@ -42,7 +46,7 @@ pub fn rejoin(state: &State, past: &Past<'_>) -> Rejoin {
         return Rejoin::Clone(why);
     }
     match fork_of(state, local.timeline) {
-        Fork::Current => Rejoin::Follow,
+        Fork::Current => ahead_or_follow(past),
         Fork::At { next, switch } if local.lsn > switch => Rejoin::Rewind(format!(
             "its log on timeline {} ends at {}, after timeline {next} forked off at {switch}",
             local.timeline, local.lsn
@@ -52,6 +56,18 @@ pub fn rejoin(state: &State, past: &Past<'_>) -> Rejoin {
             "timeline {} is not in the history of this cluster",
             local.timeline
         )),
+    }
+}
+
+/// On the primary's own timeline nobody can be ahead of it, unless it was founded from an older copy of this data.
+fn ahead_or_follow(past: &Past<'_>) -> Rejoin {
+    match past.primary {
+        Some((position, true)) if past.end.lsn > position => Rejoin::Clone(format!(
+            "its log ends at {}, beyond the primary's at {position} on the same timeline",
+            past.end.lsn
+        )),
+        Some((position, false)) if past.end.lsn > position => Rejoin::Unsure,
+        _ => Rejoin::Follow,
     }
 }
 
@@ -145,6 +161,7 @@ mod tests {
             end,
             fork,
             reached,
+            primary: None,
         }
     }
 
@@ -172,6 +189,24 @@ mod tests {
             judged(end(3, 150), fork(1, 100), Some(Timeline(3))),
             Rejoin::Follow
         );
+    }
+
+    #[test]
+    fn nobody_is_ahead_of_the_primary_on_its_own_timeline() {
+        let me = MemberName::from("c");
+        let mut mine = past(&me, end(5, 900), None, None);
+        for (position, expected) in [(900, Rejoin::Follow), (901, Rejoin::Follow)] {
+            mine.primary = Some((Lsn(position), true));
+            assert_eq!(rejoin(&history(), &mine), expected);
+        }
+        mine.primary = Some((Lsn(899), false));
+        assert_eq!(
+            rejoin(&history(), &mine),
+            Rejoin::Unsure,
+            "an older sample proves nothing"
+        );
+        mine.primary = Some((Lsn(899), true));
+        assert!(matches!(rejoin(&history(), &mine), Rejoin::Clone(_)));
     }
 
     fn end(timeline: u32, lsn: u64) -> WalEnd {

@@ -11,6 +11,7 @@ use crate::cluster::{
     Act, Epoch, Fitness, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline,
     WalEnd,
 };
+use std::cmp::Reverse;
 
 /// How long a primary that could be started again waits at most for the standbys' last words.
 const LAST_BYTES_MS: u64 = 200;
@@ -62,7 +63,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "bootstrap",
-        says: "Without a database cluster one member creates it, one that brings data before all others.",
+        says: "Without a database cluster one member creates it; one that brings data first, the furthest data first.",
         judge: bootstrap,
     },
     Rule {
@@ -233,10 +234,16 @@ fn bootstrap(view: &View<'_>) -> Option<Verdict> {
         .keys()
         .filter(|name| view.fresh(name).is_some())
         .count();
-    if present < view.voters && view.now.since(view.lead_since) < ALL_PRESENT_MS {
+    // A member that holds data offers it once it has read where it ends.
+    let silent = view.state.members.values().any(|member| {
+        let heard = view.fresh(&member.info.name);
+        !member.is_witness() && heard.is_some_and(|heard| heard.report.offer.is_none())
+    });
+    if (present < view.voters || silent) && view.now.since(view.lead_since) < ALL_PRESENT_MS {
         return stand("waiting a moment for the other members, one may bring data");
     }
     let mut existing: Vec<u64> = offers.iter().filter_map(|(_, offer)| offer.existing).collect();
+    existing.sort_unstable();
     existing.dedup();
     if existing.len() > 1 {
         return stand(
@@ -245,7 +252,7 @@ fn bootstrap(view: &View<'_>) -> Option<Verdict> {
     }
     let chosen = offers
         .iter()
-        .min_by_key(|(name, offer)| (offer.existing.is_none(), (*name).clone()));
+        .min_by_key(|(name, offer)| (offer.existing.is_none(), Reverse(offer.end), (*name).clone()));
     let Some((name, offer)) = chosen else {
         return stand("no member can create the database cluster yet");
     };

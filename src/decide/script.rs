@@ -63,6 +63,7 @@ impl World {
             data: &self.local.data,
             fork: None,
             reached: None,
+            primary: None,
             process: self.local.process,
             used: self.local.used,
             running: self.local.running,
@@ -373,6 +374,7 @@ fn said(report: &mut Report, key: &str, value: &str) {
                 config: format!("{{\"by\":\"{}\"}}", report.info.name),
                 ttl_ms: 2_000,
                 existing: (!value.is_empty()).then(|| number(value)),
+                end: None,
             });
         }
         _ => postgres_said(report.postgres.as_mut().unwrap(), key, value),

@@ -422,6 +422,7 @@ impl Agent {
             data: &self.holdings.data,
             fork: self.holdings.fork,
             reached: self.parts.ledger.facts().reached,
+            primary: self.primary_position(state),
             process: self.process(),
             used: self.parts.ledger.facts().used,
             running: self.running,
@@ -452,6 +453,23 @@ impl Agent {
         let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
         let since = self.probed.failing_since?;
         (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)
+    }
+
+    /// Where the serving primary's log ended when last heard of, and whether that was after the own end was read.
+    fn primary_position(&self, state: &State) -> Option<(crate::cluster::Lsn, bool)> {
+        let (holder, epoch) = state.primacy.held()?;
+        let word = self.parts.word.borrow();
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        if !crate::decide::view::serves(&seen.report, epoch) {
+            return None;
+        }
+        let position = seen.report.postgres.as_ref()?.location?;
+        // The report itself may be as old as one probe more.
+        let age_ms = seen.age_ms + 2 * self.parts.settings.borrow().report_interval_ms;
+        Some((
+            position,
+            word.at.0.saturating_sub(age_ms) > self.holdings.end_at.0,
+        ))
     }
 
     /// The primary's address, if its newest report shows that it serves; `checkpointed` asks for more.

@@ -1,7 +1,8 @@
 //! What the node knows of its data directory, and what it makes of leftovers of interrupted work.
 
 use super::ledger::{Doing, Ledger, LedgerError};
-use crate::cluster::{Fork, Timeline, WalEnd};
+use crate::clock;
+use crate::cluster::{Fork, Moment, Timeline, WalEnd};
 use crate::decide::duty::Data;
 use crate::postgres::DataDir;
 
@@ -14,6 +15,8 @@ pub struct Holdings {
     pub timeline: Option<Timeline>,
     /// How that timeline began.
     pub fork: Option<Fork>,
+    /// When `end` was read.
+    pub end_at: Moment,
     /// Where the log of the stopped server ends; read again after every stop.
     pub end: Option<WalEnd>,
     /// The directory holds something that is not ours to touch.
@@ -26,6 +29,7 @@ impl Default for Holdings {
             data: Data::Unknown,
             timeline: None,
             fork: None,
+            end_at: Moment(0),
             end: None,
             foreign: None,
         }
@@ -66,6 +70,7 @@ impl Holdings {
     /// Takes in where the log ends, as read from disk or as a running standby says.
     pub fn set_end(&mut self, end: Option<WalEnd>) {
         self.end = end;
+        self.end_at = clock::now();
         if let Some(end) = end {
             self.timeline = Some(end.timeline);
         }

@@ -115,6 +115,7 @@ impl Agent {
             && config.postgresql.is_some()
             && config.bootstrap.allow
             && self.caught_up
+            && (self.holdings.end.is_some() || self.holdings.system_id().is_none())
             && self.holdings.data != crate::decide::duty::Data::Unknown;
         if !ready {
             return None;
@@ -126,6 +127,7 @@ impl Agent {
             config: config.bootstrap.dcs.clone(),
             ttl_ms,
             existing: self.holdings.system_id(),
+            end: self.holdings.end,
         })
     }
 

@@ -35,11 +35,12 @@ impl Agent {
         if self.job.is_some() {
             return Ok(());
         }
-        if self.leaving {
+        if self.leaving && self.process() != Process::Down {
             self.leave(hands);
             return Ok(());
         }
-        if self.look(&hands, now) {
+        // Also on the way out: where the log ends is part of a primary's last word.
+        if self.look(&hands, now) || self.leaving {
             return Ok(());
         }
         match self.duty.clone() {
@@ -118,10 +119,8 @@ impl Agent {
     }
 
     fn leave(&mut self, hands: Hands) {
-        if self.process() != Process::Down {
-            self.trouble = Some("was stopped with its daemon".to_owned());
-            self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, LEAVE)));
-        }
+        self.trouble = Some("was stopped with its daemon".to_owned());
+        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, LEAVE)));
     }
 
     /// Ledger first, deadline second, PostgreSQL last: see the invariant in `mod.rs`.

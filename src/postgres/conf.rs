@@ -4,7 +4,7 @@ use super::{Postgres, PostgresError, ServerConf, conf_file, files};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const HEAD: &str = "# Written by Matriarch, which overwrites it; change the cluster's settings with matriarch edit-config.\n";
+const HEAD: &str = "# Written by Matriarch, which overwrites it; change the node file instead.\n";
 const BASE: &str = "postgresql.base.conf";
 const MARKER: &str = "matriarch.json";
 /// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
