@@ -137,8 +137,10 @@ async fn the_demo_forms_heals_and_leaves_nothing_behind() {
         .find(is_daemon)
         .expect("the primary has a daemon");
     processes::kill_now(daemon.pid);
-    demo.line("is started again", 30).await;
+    // The lease is shorter than the pause before the daemon is started again.
     demo.line("writes had stopped for", 60).await;
+    demo.line("is started again", 30).await;
+    whole(addresses.ip(0)).await;
 
     processes::send(demo.pid(), Signal::SIGINT);
     demo.line("is removed", 60).await;

@@ -14,6 +14,7 @@ mod half_done;
 mod primary_dies;
 mod quorum;
 mod return_home;
+mod storm;
 
 use matriarch_chaos::oracle::{self, Verdict};
 use matriarch_chaos::writer::Write;
