@@ -15,7 +15,7 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause between rows, and between attempts.
 const PACE: Duration = Duration::from_millis(10);
 /// Silences shorter than this are ordinary disk and scheduling.
-const STALL_MS: u64 = 200;
+const STALL_MS: u64 = 80;
 
 /// What the client has seen so far.
 #[derive(Clone, Debug, Default)]
