@@ -362,9 +362,21 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
     let (heard, end, why) = view.ended()?;
     let name = heard.report.member();
     let best = candidates(view).into_iter().next()?;
+    let timeout_ms = view.settings.primary_start_timeout_s * 1_000;
+    // One that was never promoted comes back as a standby by itself, and what only it has comes with it.
+    let has_more = end.is_some_and(|end| end.lsn > best.reach) && view.fresh(name).is_some();
+    if !view.state.is_confirmed() && has_more && heard.report.unpromotable.is_none() {
+        let since = view.lead_since.max(heard.ended_at.unwrap_or(heard.at));
+        if view.now.since(since) < timeout_ms {
+            return stand(format!(
+                "{name} was not promoted ({why}) and starts as a standby; {} lacks what it has, so it is awaited",
+                best.name
+            ));
+        }
+    }
     if view.state.is_confirmed() && heard.report.unpromotable.is_none() {
         let waited = view.now.since(view.lead_since.max(heard.at));
-        if waited < view.settings.primary_start_timeout_s * 1_000 {
+        if waited < timeout_ms {
             return stand(format!(
                 "{name} ended its epoch ({why}) and is away; {} lacks what it wrote last, so it is awaited",
                 best.name
