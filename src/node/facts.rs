@@ -81,24 +81,30 @@ impl Agent {
                 _ => Tenure::None,
             };
         }
-        match &self.ended {
+        let used = self.parts.ledger.facts().used;
+        if self.running == Some(epoch) || used < epoch {
+            return Tenure::Holding { epoch };
+        }
+        if self.running.is_some() {
+            return Tenure::None;
+        }
+        // Used and not running: over for good, also where a restarted daemon has forgotten how it ended.
+        let known = self.ended.as_ref().filter(|(ended, _)| *ended >= epoch);
+        let why = known
+            .map_or("its PostgreSQL does not run", |(_, why)| why)
+            .to_owned();
+        match self.process() {
             // The end of the log is part of the last word, so that waits until it was read.
-            Some((ended, why)) if *ended >= epoch && self.running.is_none() => match self.process() {
-                Process::Down if self.end_is_known() => Tenure::Ended {
-                    epoch,
-                    end: self.holdings.end,
-                    why: why.clone(),
-                },
-                Process::Up(Some(Role::Replica)) => Tenure::Ended {
-                    epoch,
-                    end: None,
-                    why: why.clone(),
-                },
-                _ => Tenure::None,
+            Process::Down if self.end_is_known() => Tenure::Ended {
+                epoch,
+                end: self.holdings.end,
+                why,
             },
-            _ if self.running == Some(epoch) || self.parts.ledger.facts().used < epoch => {
-                Tenure::Holding { epoch }
-            }
+            Process::Up(Some(Role::Replica)) => Tenure::Ended {
+                epoch,
+                end: None,
+                why,
+            },
             _ => Tenure::None,
         }
     }
