@@ -5,6 +5,7 @@ use crate::clock;
 use crate::cluster::{Lsn, Timeline};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
@@ -134,17 +135,18 @@ impl Postgres {
 
     /// The control file; blocking.
     pub(super) fn control(&self) -> Result<Control, PostgresError> {
+        self.control_in(self.data_dir())
+    }
+
+    /// The control file of a data directory that was moved aside; blocking.
+    pub(super) fn control_in(&self, dir: &Path) -> Result<Control, PostgresError> {
         let failed = |why: String| PostgresError::Program {
             program: "pg_controldata",
             why,
         };
         let path = self.parts.bin_dir.join("pg_controldata");
         let mut command = Command::new(&path);
-        command
-            .arg("-D")
-            .arg(self.data_dir())
-            .env("LC_ALL", "C")
-            .current_dir("/");
+        command.arg("-D").arg(dir).env("LC_ALL", "C").current_dir("/");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

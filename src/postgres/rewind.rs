@@ -10,6 +10,8 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// From this line on pg_rewind may have changed the data.
 const POINT_OF_NO_RETURN: &str = "rewinding from last common checkpoint";
+/// The control file's state of a standby that was stopped cleanly; pg_rewind recovers a crashed server itself.
+const STOPPED_STANDBY: &str = "shut down in recovery";
 
 impl Postgres {
     /// Runs pg_rewind against a primary. While it runs the data is in `<data_dir>.rewinding`, so that an interrupted
@@ -48,12 +50,35 @@ impl Postgres {
     async fn rewind_in(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
         // The single-user server that recovers a crashed one refuses to run as a standby.
         self.set_signal_in(dir, false).map_err(|why| (why, false))?;
-        let result = self.pg_rewind(dir, from).await;
+        let result = match self.replay_rest(dir).await {
+            Ok(()) => self.pg_rewind(dir, from).await,
+            Err(why) => Err((why, false)),
+        };
         let signal = self.set_signal_in(dir, true);
         match (result, signal) {
             (Ok(()), Err(why)) => Err((why, true)),
             (result, _) => result,
         }
+    }
+
+    /// pg_rewind judges by the pages, not by the log: of a standby that was stopped before it had replayed all it
+    /// has, it would say that nothing is to be done, and the rest of that log would be replayed later.
+    async fn replay_rest(&self, dir: &Path) -> Result<(), PostgresError> {
+        let (postgres, place) = (self.clone(), dir.to_owned());
+        let looked = tokio::task::spawn_blocking(move || postgres.control_in(&place)).await;
+        match looked {
+            Ok(Ok(control)) if control.state == STOPPED_STANDBY => {}
+            Ok(Err(why)) => return Err(why),
+            // A reader that panicked ends the daemon; a whole stop or a crash is pg_rewind's own affair.
+            Ok(Ok(_)) | Err(_) => return Ok(()),
+        }
+        let program = Program::new("postgres", DEADLINE)
+            .arg("--single")
+            .arg("-F")
+            .arg("-D")
+            .arg(dir)
+            .arg("template1");
+        self.run_program(program).await
     }
 
     async fn pg_rewind(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
