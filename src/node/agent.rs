@@ -96,6 +96,8 @@ pub struct Agent {
     /// What this postmaster was last configured with.
     pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
     pub(super) slots: Vec<MemberName>,
+    /// Where the log ended when it was last rewound: a rewind that changes nothing is not tried again.
+    pub(super) rewound: Option<crate::cluster::WalEnd>,
     /// The postmaster that was tidied as a standby.
     pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
@@ -146,6 +148,7 @@ impl Agent {
             adrift_since: None,
             configured: None,
             slots: Vec::new(),
+            rewound: None,
             tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,

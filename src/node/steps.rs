@@ -155,6 +155,8 @@ impl Agent {
         self.trouble = None;
         self.ended = None;
         self.configured = None;
+        // Another run of the server: its slots may have been dropped while it was a standby, or never made.
+        self.slots.clear();
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
@@ -304,6 +306,11 @@ impl Agent {
         let Some(endpoint) = self.primary_endpoint(state, true) else {
             return Ok(());
         };
+        if self.rewound.is_some() && self.rewound == self.holdings.end {
+            self.holdings.data = Data::Broken(format!("pg_rewind found nothing to do, yet {why}"));
+            return Ok(());
+        }
+        self.rewound = self.holdings.end;
         tracing::info!("rewinding: {why}");
         data::begin(&mut self.parts.ledger, Doing::Rewind)?;
         self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
