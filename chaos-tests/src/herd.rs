@@ -252,6 +252,10 @@ impl Drop for Herd {
             // Killed above; waiting for it leaves no zombie behind.
             let _ = node.exit();
         }
+        if std::thread::panicking() && std::env::var_os("HERD_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+        }
     }
 }
 
