@@ -275,6 +275,10 @@ async fn messages_travel_beside_the_log_with_the_senders_proven_name() {
         cluster.group((leader + 1) % 3).clone(),
         cluster.group(leader).id(),
     );
+    let knows = |s: &matriarch_raft::Status| s.voters.iter().any(|voter| voter.id == to);
+    cluster
+        .wait((leader + 1) % 3, "the follower that knows its voters", knows)
+        .await;
     let answer = from
         .ask(to, b"report".to_vec(), Duration::from_secs(2))
         .await

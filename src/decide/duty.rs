@@ -7,6 +7,9 @@ use super::lease;
 use super::rejoin::{Past, Rejoin, rejoin};
 use crate::cluster::{Epoch, Fork, Lsn, MemberName, Moment, Origin, Primacy, Role, State, Timeline, WalEnd};
 
+/// A promotion that takes longer than this may not come about.
+const STAND_AFTER_MS: u64 = 5_000;
+
 /// The data directory as far as a duty depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
@@ -49,6 +52,8 @@ pub struct Local<'a> {
     pub reached: Option<Timeline>,
     /// Where the serving primary's log ended when last heard of, and whether that was after the own end was read.
     pub primary: Option<(Lsn, bool)>,
+    /// How long the present promotion has been under way.
+    pub unconfirmed_ms: u64,
     /// Its PostgreSQL.
     pub process: Process,
     /// The highest epoch that this node ever started or promoted a primary in.
@@ -197,6 +202,11 @@ fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
         None if local.process == Process::Down => Duty::Rest("reading where its log ends".to_owned()),
         None | Some(Rejoin::Follow) => Duty::Follow(primary.clone()),
         Some(Rejoin::Unsure) => Duty::Rest(format!("waiting to hear where the log of {primary} ends")),
+        // A former primary that runs as a standby before it is rewound hides its tail from pg_rewind; but if the
+        // promotion does not come about, its data may be the best there is, and only a running standby is promoted.
+        Some(Rejoin::Wait) if local.process == Process::Down && local.unconfirmed_ms < STAND_AFTER_MS => {
+            Duty::Rest(format!("waiting for the promotion of {primary}"))
+        }
         Some(Rejoin::Wait) => Duty::Stand,
         Some(Rejoin::Rewind(why)) => Duty::Rewind(primary.clone(), why),
         Some(Rejoin::Clone(why)) => Duty::Clone(primary.clone(), why),

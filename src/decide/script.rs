@@ -64,6 +64,7 @@ impl World {
             fork: None,
             reached: None,
             primary: None,
+            unconfirmed_ms: 60_000,
             process: self.local.process,
             used: self.local.used,
             running: self.local.running,

@@ -96,8 +96,10 @@ pub struct Agent {
     /// What this postmaster was last configured with.
     pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
     pub(super) slots: Vec<MemberName>,
-    /// Where the log ended when it was last rewound: a rewind that changes nothing is not tried again.
+    /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
+    /// Since when a promotion has been under way.
+    unconfirmed_since: Option<Moment>,
     /// The postmaster that was tidied as a standby.
     pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
@@ -149,6 +151,7 @@ impl Agent {
             configured: None,
             slots: Vec::new(),
             rewound: None,
+            unconfirmed_since: None,
             tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,
@@ -320,6 +323,11 @@ impl Agent {
         }
         self.note_standby(&state, now);
         self.note_reached(&state)?;
+        self.unconfirmed_since = if state.is_confirmed() {
+            None
+        } else {
+            Some(self.unconfirmed_since.unwrap_or(now))
+        };
         if self.process() == Process::Down
             && self.job.is_none()
             && let Some(epoch) = self.running.take()
@@ -426,6 +434,7 @@ impl Agent {
             fork: self.holdings.fork,
             reached: self.parts.ledger.facts().reached,
             primary: self.primary_position(state),
+            unconfirmed_ms: self.unconfirmed_since.map_or(0, |since| now.since(since)),
             process: self.process(),
             used: self.parts.ledger.facts().used,
             running: self.running,

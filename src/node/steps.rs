@@ -303,16 +303,19 @@ impl Agent {
             self.holdings.data = Data::Broken(why.to_owned());
             return Ok(());
         }
+        if self.rewound.is_some() && self.rewound == self.holdings.end {
+            // Data that ran as a standby for a moment has the tail in its log only, not in its files: pg_rewind then
+            // finds nothing to do, and PostgreSQL would replay the tail again.
+            self.rewound = None;
+            self.holdings.data = Data::Broken(format!("pg_rewind found nothing to do, but {why}"));
+            return Ok(());
+        }
         let Some(endpoint) = self.primary_endpoint(state, true) else {
             return Ok(());
         };
-        if self.rewound.is_some() && self.rewound == self.holdings.end {
-            self.holdings.data = Data::Broken(format!("pg_rewind found nothing to do, yet {why}"));
-            return Ok(());
-        }
-        self.rewound = self.holdings.end;
         tracing::info!("rewinding: {why}");
         data::begin(&mut self.parts.ledger, Doing::Rewind)?;
+        self.rewound = self.holdings.end;
         self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
         Ok(())
     }
