@@ -4,9 +4,10 @@ use crate::{Crowd, RETURN_S};
 use matriarch_chaos::Herd;
 use std::time::Duration;
 
-/// Faults of one storm; `STORM_FAULTS` makes it longer.
+/// Faults of one storm (`STORM_FAULTS`).
 const FAULTS: usize = 12;
-/// Longest pause between two faults: long enough for a failover, short enough to hit one under way.
+/// Longest pause between two faults: long enough for a failover, short enough to hit one under way
+/// (`STORM_PAUSE_MS`).
 const PAUSE_MS: u64 = 3_000;
 
 /// A small generator (xorshift): the same seed makes the same storm, as far as the machine allows.
@@ -81,6 +82,7 @@ fn hurt(herd: &mut Herd, node: usize, kind: u64, plight: &mut Plight) -> &'stati
 async fn faults_at_random_never_make_two_writers_and_everybody_comes_back() {
     let seed = number("STORM_SEED", matriarch::clock::boot_ns() | 1);
     let faults = number("STORM_FAULTS", u64::try_from(FAULTS).unwrap());
+    let pause_ms = number("STORM_PAUSE_MS", PAUSE_MS);
     let mut dice = Dice(seed);
     let mut herd = Herd::three().await;
     let crowd = Crowd::gather(&herd).await;
@@ -96,7 +98,7 @@ async fn faults_at_random_never_make_two_writers_and_everybody_comes_back() {
             "mended"
         };
         eprintln!("{fault}: {}: {what}", herd.nodes[node].name);
-        tokio::time::sleep(Duration::from_millis(dice.below(PAUSE_MS))).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(pause_ms))).await;
         for node in &mut herd.nodes {
             let ended = node.exit();
             assert!(ended.is_none(), "seed {seed}: {} gave up: {ended:?}", node.name);
