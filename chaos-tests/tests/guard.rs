@@ -126,6 +126,7 @@ impl Ward {
             env: vec![("MATRIARCH_TEST".to_owned(), "given".to_owned())],
             data_dir: self.data(),
             user: postgres_user(),
+            epoch: None,
         }
     }
 

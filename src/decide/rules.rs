@@ -178,7 +178,8 @@ fn initialized(view: &View<'_>) -> Option<Verdict> {
     )
 }
 
-/// Holds also for a primary that has died since: what it wrote on its timeline was acknowledged to somebody.
+/// Holds also for a primary that has died since: what it wrote on its timeline was acknowledged to somebody. The
+/// timeline was reserved for one member and epoch, so any member that is on it proves that the promotion came about.
 fn promoted(view: &View<'_>) -> Option<Verdict> {
     let Primacy::Held {
         member,
@@ -190,17 +191,30 @@ fn promoted(view: &View<'_>) -> Option<Verdict> {
         return None;
     };
     (!view.state.is_confirmed()).then_some(())?;
-    let report = &view.fresh(member)?.report;
-    let postgres = report.postgres.as_ref()?;
-    let fork = postgres.fork.filter(|fork| fork.timeline == *reserved)?;
-    (postgres.role != Role::Replica || postgres.state != PostgresState::Running).then_some(())?;
+    let fork = view.heard.values().filter_map(|heard| {
+        let report = &view.fresh(heard.report.member())?.report;
+        let postgres = report.postgres.as_ref()?;
+        let fork = postgres.fork.filter(|fork| fork.timeline == *reserved)?;
+        let still_standby = postgres.role == Role::Replica && postgres.state == PostgresState::Running;
+        let is_holder = report.member() == member;
+        let proves = if is_holder {
+            !still_standby
+        } else {
+            Some(fork.parent) == view.state.timeline()
+        };
+        proves.then_some(fork)
+    });
+    let fork = fork.min_by_key(|fork| fork.switch)?;
     let why = view.state.events.last();
     let promotion = Promotion {
         timeline: fork.timeline,
         parent: fork.parent,
         switch: fork.switch,
         member: member.clone(),
-        incarnation: report.info.incarnation,
+        incarnation: view
+            .state
+            .member(member)
+            .and_then(|member| member.info.incarnation),
         epoch: *epoch,
         rule: why.map(|event| event.rule.clone()).unwrap_or_default(),
         at_ms: why.map(|event| event.at_ms).unwrap_or_default(),

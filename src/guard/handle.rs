@@ -179,6 +179,7 @@ fn look_up(spec: StartSpec) -> Result<Launch, GuardError> {
         mut env,
         data_dir,
         user,
+        epoch,
     } = spec;
     let mut identity = None;
     if let Some((uid, gid)) = user {
@@ -214,5 +215,6 @@ fn look_up(spec: StartSpec) -> Result<Launch, GuardError> {
         env,
         data_dir,
         identity,
+        epoch,
     })
 }

@@ -168,6 +168,10 @@ impl Keeper {
             self.answer(id, Err("the lease ended before the start".to_owned()));
             return;
         }
+        if let Err(refusal) = self.is_leased(&plan) {
+            self.answer(id, Err(refusal));
+            return;
+        }
         let exits_before = (self.ward.exits, self.ward.last_exit);
         match self.ward.start(&plan, &self.inherited) {
             Ok(launched) => {
@@ -273,7 +277,18 @@ impl Keeper {
         if self.waiting_start.is_some() || self.lease.fencing.is_some() {
             return Err("another start or a fence is under way".to_owned());
         }
+        self.is_leased(plan)?;
         self.ward.claim(Some(&plan.data_dir))
+    }
+
+    /// What is started as a primary has a deadline, or would have none for ever.
+    fn is_leased(&self, plan: &Launch) -> Result<(), String> {
+        match plan.epoch {
+            Some(epoch) if self.lease.armed.is_none_or(|(armed, _)| armed != epoch) => {
+                Err(format!("the deadline of epoch {epoch} does not stand"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn answer(&mut self, id: u64, result: Result<i32, String>) {

@@ -16,6 +16,8 @@ pub struct StartSpec {
     pub data_dir: PathBuf,
     /// The user and group it runs as; `None` is the daemon's own.
     pub user: Option<(u32, u32)>,
+    /// The epoch it is started as primary in: refused unless that epoch's deadline stands. `None` for a standby.
+    pub epoch: Option<Epoch>,
 }
 
 /// What the guard last told, and whether it is there at all.

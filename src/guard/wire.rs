@@ -75,6 +75,7 @@ pub(super) struct Launch {
     pub(super) env: Vec<(String, String)>,
     pub(super) data_dir: PathBuf,
     pub(super) identity: Option<Identity>,
+    pub(super) epoch: Option<Epoch>,
 }
 
 /// The user a postmaster becomes.

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Report, Role, Settings, State, Timeline};
 use crate::config::Config;
 use crate::decide::duty::{self, Data, Duty, Local, Process};
-use crate::guard::GuardState;
+use crate::guard::{GuardState, Signal};
 use matriarch_raft::Group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use tokio::sync::{oneshot, watch};
 const TICK: Duration = Duration::from_millis(100);
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
+/// PostgreSQL gets this long to end its children when it is stopped past its guard.
+const BYPASS_KILL_MS: u64 = 150;
 /// How long a standby may be without its stream, although the primary is well, before its log is doubted.
 const DOUBT_MS: u64 = 3_000;
 /// How long a stopping daemon waits for the leader to hear that its epoch is over.
@@ -100,6 +102,8 @@ pub struct Agent {
     pub(super) rewound: Option<crate::cluster::WalEnd>,
     /// Since when a promotion has been under way.
     unconfirmed_since: Option<Moment>,
+    /// Since when an ended PostgreSQL has left processes behind.
+    pub(super) ending_since: Option<Moment>,
     /// The postmaster that was tidied as a standby.
     pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
@@ -112,6 +116,8 @@ pub struct Agent {
     pub(super) leaving: bool,
     pub(super) duty: Duty,
     pub(super) postmaster: watch::Sender<Option<i32>>,
+    /// The postmaster that is being stopped past its guard, and since when.
+    bypass: Option<(i32, Moment)>,
     /// The guard's heartbeat, and when it last changed.
     beat: (u64, Moment),
     /// The leader wants a report that is newer than this.
@@ -142,7 +148,7 @@ impl Agent {
             holdings: Holdings::default(),
             job: None,
             running,
-            risen: running,
+            risen: None,
             ended: None,
             checkpointed: None,
             streamed_in: None,
@@ -152,6 +158,7 @@ impl Agent {
             slots: Vec::new(),
             rewound: None,
             unconfirmed_since: None,
+            ending_since: None,
             tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,
@@ -161,6 +168,7 @@ impl Agent {
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
+            bypass: None,
             beat: (0, clock::now()),
             poked_at: None,
             last_location: None,
@@ -268,17 +276,25 @@ impl Agent {
         let beats = hands.guard.heartbeat();
         if self.beat.0 != beats || self.running.is_none() {
             self.beat = (beats, now);
+            self.bypass = None;
             return true;
         }
         if now.since(self.beat.1) <= GUARD_STILL_MS {
             return true;
         }
-        if let Some(pid) = self.guard.postmaster.filter(|_| self.trouble.is_none()) {
-            tracing::error!("the guard stands still: stopping PostgreSQL without it");
-            self.trouble = Some("was stopped because its guard stood still".to_owned());
+        if let Some(pid) = self.guard.postmaster {
+            let since = self
+                .bypass
+                .filter(|(of, _)| *of == pid)
+                .map_or(now, |(_, since)| since);
+            if self.bypass.is_none() {
+                tracing::error!("the guard stands still: stopping PostgreSQL without it");
+            }
+            self.bypass = Some((pid, since));
+            let late = now.since(since) > BYPASS_KILL_MS;
+            let signal = if late { Signal::SIGKILL } else { Signal::SIGQUIT };
             // It may have ended already, or the guard may have gone on meanwhile: both are well.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
         }
         false
     }
@@ -317,7 +333,7 @@ impl Agent {
                 self.me
             )));
         }
-        if !self.caught_up && word.at > Moment(0) {
+        if !self.caught_up && word.at > Moment(0) && state.revision >= word.revision {
             self.caught_up = true;
             self.parts.ledger.first_sight(state.epoch)?;
         }
@@ -397,6 +413,11 @@ impl Agent {
             .map(|(_, timeline)| timeline);
         if let Some(timeline) = probe.timeline.max(seen) {
             self.timeline_seen = Some((pid, timeline));
+            let read = self.holdings.fork.is_some_and(|fork| fork.timeline == timeline);
+            if !read && (seen != Some(timeline) || probe.in_recovery) && timeline > Timeline(1) {
+                // How it began proves a promotion even if the promoted node can no longer say so.
+                self.holdings.fork = self.hands().and_then(|hands| hands.postgres.fork_of(timeline));
+            }
         }
         if !probe.in_recovery {
             self.last_location = probe.location.or(self.last_location);
@@ -445,10 +466,11 @@ impl Agent {
         if !self.caught_up {
             // Without the group's word only the lease counts: an adopted primary may run on until it ends.
             let over = self.running.is_some() && now >= crate::decide::lease::stop_at(lease_until);
-            return if over {
-                Duty::Fence("its lease is running out and the group was not heard".to_owned())
-            } else {
-                Duty::Rest("waiting to hear from the group".to_owned())
+            let stray = self.running.is_none() && self.process() == Process::Up(Some(Role::Primary));
+            return match (over, stray) {
+                (true, _) => Duty::Fence("its lease is running out and the group was not heard".to_owned()),
+                (_, true) => Duty::Fence("it is a primary of no epoch".to_owned()),
+                _ => Duty::Rest("waiting to hear from the group".to_owned()),
             };
         }
         if let Some(since) = self.hung_since(now) {

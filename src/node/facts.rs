@@ -6,7 +6,7 @@ use crate::cluster::{
     RaftFacts, Report, Role, Seen, State, Tenure, command,
 };
 use crate::config::{self, Config};
-use crate::decide::duty::{Duty, Process};
+use crate::decide::duty::{Data, Duty, Process};
 use crate::node::job::Purpose;
 use std::sync::Arc;
 
@@ -110,9 +110,8 @@ impl Agent {
     }
 
     fn end_is_known(&self) -> bool {
-        self.holdings.end.is_some()
-            || self.holdings.system_id().is_none()
-            || self.unreadable >= UNREADABLE_AFTER
+        let nothing_there = matches!(self.holdings.data, Data::Absent | Data::Broken(_));
+        self.holdings.end.is_some() || nothing_there || self.unreadable >= UNREADABLE_AFTER
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {
@@ -160,6 +159,8 @@ impl Agent {
     fn postgres_state(&self) -> PostgresState {
         match self.job.as_ref().map(|job| &job.purpose) {
             Some(Purpose::Bootstrap(_)) if self.guard.postmaster.is_none() => return PostgresState::Initdb,
+            // It counts as running only once its roles are there: nobody could follow it before.
+            Some(Purpose::Bootstrap(_)) => return PostgresState::Starting,
             Some(Purpose::Clone) => return PostgresState::CreatingReplica,
             Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => {
                 return PostgresState::Stopping;

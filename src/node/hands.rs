@@ -91,7 +91,11 @@ impl Hands {
     }
 
     /// Starts the postmaster; what it is depends on the signal files.
-    pub async fn start(&self, settings: &Settings) -> Result<i32, String> {
+    pub async fn start(
+        &self,
+        settings: &Settings,
+        epoch: Option<crate::cluster::Epoch>,
+    ) -> Result<i32, String> {
         let effective = self.effective(settings);
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {
@@ -100,6 +104,7 @@ impl Hands {
             env: spec.env,
             data_dir: spec.data_dir,
             user: spec.user,
+            epoch,
         };
         self.guard.start(spec).await.map_err(|why| why.to_string())
     }

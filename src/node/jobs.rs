@@ -72,7 +72,7 @@ pub async fn standby(hands: Hands, settings: Arc<Settings>, upstream: Option<Ups
     let work = async {
         hands.configure(&settings, upstream).await?;
         hands.postgres.set_standby_signal(true).map_err(text)?;
-        hands.start(&settings).await.map(|_| ())
+        hands.start(&settings, None).await.map(|_| ())
     };
     good(work.await)
 }
@@ -129,7 +129,6 @@ async fn until(
     ready: impl Fn(&Probe) -> bool,
 ) -> Result<Probe, String> {
     let mut watch = hands.guard.watch();
-    let exits = watch.borrow().exits;
     let mut last = "it did not answer".to_owned();
     while clock::now() < deadline {
         match hands.session.probe().await {
@@ -138,7 +137,7 @@ async fn until(
             Err(why) => last = text(why),
         }
         let guard = watch.borrow_and_update().clone();
-        if guard.exits > exits && guard.postmaster.is_none() {
+        if guard.postmaster.is_none() {
             let exit = guard.last_exit.unwrap_or_default();
             return Err(format!(
                 "PostgreSQL ended while waiting for {what}: {exit}; see its log"
@@ -184,16 +183,21 @@ pub async fn restart(hands: Hands, settings: Arc<Settings>, epoch: Epoch) -> Don
     let work = async {
         hands.configure(&settings, None).await?;
         let bound = clock::now().plus(settings.primary_start_timeout_s.saturating_mul(1_000));
-        serve_from_disk(&hands, &settings, bound).await
+        serve_from_disk(&hands, &settings, epoch, bound).await
     };
     rise(hands.clone(), epoch, work).await
 }
 
 /// The signal file is removed just before the start and put back right after it, so that nobody else's start of
 /// this directory ever comes up writable.
-async fn serve_from_disk(hands: &Hands, settings: &Settings, bound: Moment) -> Result<(), String> {
+async fn serve_from_disk(
+    hands: &Hands,
+    settings: &Settings,
+    epoch: Epoch,
+    bound: Moment,
+) -> Result<(), String> {
     hands.postgres.set_standby_signal(false).map_err(text)?;
-    let started = hands.start(settings).await;
+    let started = hands.start(settings, Some(epoch)).await;
     let up = match started {
         Ok(_) => until(hands, bound, "PostgreSQL to accept writes", |p| !p.in_recovery)
             .await
@@ -213,7 +217,7 @@ pub async fn bootstrap(hands: Hands, settings: Arc<Settings>, epoch: Epoch, crea
         } else {
             hands.configure(&settings, None).await?;
         }
-        serve_from_disk(&hands, &settings, patience(&settings)).await?;
+        serve_from_disk(&hands, &settings, epoch, patience(&settings)).await?;
         hands.create_roles(create).await
     };
     rise(hands.clone(), epoch, work).await

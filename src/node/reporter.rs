@@ -3,7 +3,7 @@
 use super::tenancy::Tenancy;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
-use crate::cluster::{Answer, Moment, PeerMessage, PeerReply, Report, Seen, Settings, Standing};
+use crate::cluster::{Answer, Moment, PeerMessage, PeerReply, Report, Revision, Seen, Settings, Standing};
 use crate::lead::Mailroom;
 use matriarch_raft::Group;
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct Word {
     pub at_s: u64,
     /// The leader's newest verdict.
     pub standing: Option<Standing>,
+    /// The revision the leader had applied.
+    pub revision: Revision,
     /// Everybody's newest report.
     pub digest: Arc<Vec<Seen>>,
     /// Another live node carries this one's name.
@@ -111,10 +113,10 @@ impl Reporter {
         let Answer {
             sent_at,
             grant,
+            revision,
             duplicate_of,
             standing,
             digest,
-            ..
         } = answer;
         if let Some(grant) = grant {
             self.tenancy.accept(grant, sent_at);
@@ -123,6 +125,7 @@ impl Reporter {
             at: clock::now(),
             at_s: clock::wall_ms() / 1_000,
             standing: Some(standing),
+            revision,
             digest: Arc::new(digest),
             duplicate_of,
         });

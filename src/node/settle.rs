@@ -119,7 +119,7 @@ impl Agent {
     }
 
     /// How the newest local timeline began, from its history file.
-    fn refresh_fork(&mut self) {
+    pub(super) fn refresh_fork(&mut self) {
         let Some(hands) = self.hands() else { return };
         let timeline = match self.risen {
             Some(_) => Self::agreed_timeline(&self.parts.state.borrow()),

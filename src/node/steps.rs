@@ -1,7 +1,7 @@
 //! Steps: what the node loop does towards each duty, one job at a time.
 
 use super::agent::{Agent, AgentError};
-use super::data;
+use super::data::{self, Holdings};
 use super::hands::Hands;
 use super::job::Purpose;
 use super::jobs;
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long a stop of the daemon waits for a fast stop of PostgreSQL.
 const LEAVE: Duration = Duration::from_secs(60);
+/// How long the end of a PostgreSQL may take before its leftovers are killed.
+const LEFTOVERS_MS: u64 = 500;
 /// How long a standby gets to stop cleanly before its data is rewound or replaced.
 const STOP_STANDBY: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,9 @@ impl Agent {
             return self.fence(hands, why);
         }
         self.drop_stale_job();
+        if self.leftovers(now) && self.job.is_none() {
+            return self.fence(hands, "processes of an ended PostgreSQL are left".to_owned());
+        }
         if self.job.is_some() {
             return Ok(());
         }
@@ -60,6 +65,11 @@ impl Agent {
                 self.serve(hands, epoch, state, now);
                 Ok(())
             }
+            Duty::Follow(_) | Duty::Stand if self.parts.ledger.facts().doing.is_some() => {
+                // Half-done work is looked at again before anything is started on it.
+                self.holdings = Holdings::default();
+                Ok(())
+            }
             Duty::Follow(_) => {
                 self.follow(hands, state, now);
                 Ok(())
@@ -71,6 +81,15 @@ impl Agent {
             Duty::Rewind(_, why) => self.rewind(hands, state, now, &why),
             Duty::Clone(_, why) => self.clone_data(hands, state, now, &why),
         }
+    }
+
+    /// A guard sweeps behind its own postmaster in milliseconds; behind a guard that died nobody has.
+    fn leftovers(&mut self, now: Moment) -> bool {
+        if self.process() != Process::Ending || !self.guard.connected {
+            self.ending_since = None;
+            return false;
+        }
+        now.since(*self.ending_since.get_or_insert(now)) > LEFTOVERS_MS
     }
 
     /// What has to be known before anything can be done.
@@ -104,6 +123,10 @@ impl Agent {
         };
         if stale {
             tracing::info!("giving up {:?}: the duty is now {:?}", job.purpose, self.duty);
+            if matches!(job.purpose, Purpose::Clone | Purpose::Rewind) {
+                // What it left behind is judged by the ledger, not by what was known before it began.
+                self.holdings = Holdings::default();
+            }
             self.job = None;
         }
     }
@@ -111,6 +134,9 @@ impl Agent {
     fn fence(&mut self, hands: Hands, why: String) -> Result<(), AgentError> {
         if self.job.as_ref().is_some_and(|job| job.purpose == Purpose::Fence) {
             return Ok(());
+        }
+        if self.parts.ledger.facts().doing.is_some() {
+            self.holdings = Holdings::default();
         }
         tracing::warn!("stopping PostgreSQL at once: {why}");
         self.trouble = Some(format!("was stopped because {why}"));
@@ -179,8 +205,43 @@ impl Agent {
         Ok(())
     }
 
+    /// A restarted daemon finds a postmaster in its epoch, but not how far its predecessor had come with it.
+    fn adopt(&mut self, hands: Hands, epoch: Epoch, state: &State) {
+        let reserved = Self::agreed_timeline(state);
+        let why = match (
+            self.process(),
+            self.probed.probe.as_ref().map(|probe| probe.timeline),
+        ) {
+            _ if self.parts.ledger.facts().doing.is_some() => "its creation was interrupted".to_owned(),
+            (Process::Up(Some(Role::Primary)), Some(found)) if reserved.is_none() || found == reserved => {
+                match hands.postgres.set_standby_signal(true) {
+                    Ok(()) => {
+                        tracing::info!("primary of epoch {epoch}: goes on under the restarted daemon");
+                        self.risen = Some(epoch);
+                        self.refresh_fork();
+                        return;
+                    }
+                    Err(why) => why.to_string(),
+                }
+            }
+            (Process::Up(Some(Role::Primary)), Some(found)) => {
+                format!("it is on timeline {found:?} instead of {reserved:?}")
+            }
+            (Process::Up(Some(_)), _) => "its promotion was interrupted".to_owned(),
+            _ => return,
+        };
+        // Whatever it was about to become, the epoch is spent: the leader decides anew.
+        if let Err(why) = self.fence(hands, why) {
+            tracing::error!("{why}");
+        }
+    }
+
     fn serve(&mut self, hands: Hands, epoch: Epoch, state: &State, now: Moment) {
-        if self.risen != Some(epoch) || !self.may_try("chores", now) {
+        if self.risen != Some(epoch) {
+            self.adopt(hands, epoch, state);
+            return;
+        }
+        if !self.may_try("chores", now) {
             return;
         }
         let settings = self.parts.settings.borrow().clone();

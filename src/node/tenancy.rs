@@ -65,14 +65,15 @@ impl Tenancy {
             return;
         }
         let until = lease::deadline(sent_at, grant.ttl_ms);
-        let longer = grant.epoch > inner.epoch || until > inner.until;
-        if longer {
-            inner.epoch = grant.epoch;
-            inner.until = until;
+        if grant.epoch == inner.epoch && until <= inner.until {
+            return;
         }
-        if longer && inner.armed == Some(grant.epoch) {
-            self.arm(grant.epoch, until);
+        // A lease that the guard does not enforce is none: its fence of that epoch has begun.
+        if inner.armed == Some(grant.epoch) && !self.arm(grant.epoch, until) {
+            return;
         }
+        inner.epoch = grant.epoch;
+        inner.until = until;
     }
 
     /// From now on every grant for `epoch` moves the guard's deadline; false when there is no lease to begin with.
