@@ -81,6 +81,12 @@ async fn the_source_of_a_base_backup_dies_and_the_node_finds_another() {
     let (mut herd, primary) = two_of_three().await;
     herd.nodes[2].start();
     let tool = catch(&herd, 2, "pg_basebackup").await;
+    // The newcomer must be a voter: until then the primary is one of the two that are a majority.
+    herd.until("the newcomer among the voters", 20, async || {
+        let said = |i: usize| herd.nodes[i].log().contains("changed the membership");
+        said(0) || said(1)
+    })
+    .await;
     herd.nodes[primary].kill_whole();
     if processes::is_alive(tool) {
         processes::thaw(tool);
