@@ -68,7 +68,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "has-every-byte",
-        says: "The primary ended its epoch and a standby has all it wrote: promote that one, nothing is lost.",
+        says: "The primary ended its epoch and a standby that followed it has all it wrote: promote that one, nothing is lost.",
         judge: has_every_byte,
     },
     Rule {
@@ -309,7 +309,9 @@ fn has_every_byte(view: &View<'_>) -> Option<Verdict> {
     let (heard, end, why) = view.ended()?;
     let end = end?;
     view.state.is_confirmed().then_some(())?;
-    let candidate = candidates(view).into_iter().find(|c| c.reach >= end.lsn)?;
+    let candidate = candidates(view)
+        .into_iter()
+        .find(|c| c.warm && c.reach >= end.lsn)?;
     let reason = format!(
         "{} ended its epoch ({why}) at {}; {} has received {}",
         heard.report.member(),
