@@ -109,6 +109,14 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// The command level that a member must understand before this may be proposed.
+    pub fn level(&self) -> u16 {
+        // Everything so far is of the first level; a new variant or field brings a higher one.
+        1
+    }
+}
+
 /// What applying a command did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

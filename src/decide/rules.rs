@@ -117,11 +117,30 @@ pub const RULES: &[Rule] = &[
 pub fn plan(view: &View<'_>) -> (&'static str, Verdict) {
     RULES
         .iter()
-        .find_map(|rule| (rule.judge)(view).map(|verdict| (rule.name, verdict)))
+        .find_map(|rule| (rule.judge)(view).map(|verdict| (rule.name, understood(view, verdict))))
         .unwrap_or((
             "nobody",
             Verdict::Stand("nobody may be promoted; see the reason of each member".to_owned()),
         ))
+}
+
+/// A rolling upgrade: nothing is proposed that some member's program could not apply.
+fn understood(view: &View<'_>, verdict: Verdict) -> Verdict {
+    let Verdict::Propose(act, _) = &verdict else {
+        return verdict;
+    };
+    let behind = view
+        .state
+        .members
+        .values()
+        .find(|member| member.info.level < act.level());
+    match behind {
+        Some(member) => Verdict::Stand(format!(
+            "{} must be upgraded before this can be decided",
+            member.info.name
+        )),
+        None => verdict,
+    }
 }
 
 fn stand(reason: impl Into<String>) -> Option<Verdict> {

@@ -140,3 +140,13 @@ proptest! {
         prop_assert!(false, "it does not come to rest");
     }
 }
+
+#[test]
+fn nothing_is_decided_that_a_member_could_not_apply() {
+    let mut world = super::super::script::World::empty(&["a", "b", "c"]);
+    for member in world.state.members.values_mut() {
+        member.info.level = 0;
+    }
+    let verdict = understood(&world.view(), Verdict::Propose(Act::TtlSettled { ttl_ms: 2_000 }, String::new()));
+    assert!(matches!(verdict, Verdict::Stand(why) if why.contains("must be upgraded")));
+}
