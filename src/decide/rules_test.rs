@@ -147,6 +147,9 @@ fn nothing_is_decided_that_a_member_could_not_apply() {
     for member in world.state.members.values_mut() {
         member.info.level = 0;
     }
-    let verdict = understood(&world.view(), Verdict::Propose(Act::TtlSettled { ttl_ms: 2_000 }, String::new()));
+    let verdict = understood(
+        &world.view(),
+        Verdict::Propose(Act::TtlSettled { ttl_ms: 2_000 }, String::new()),
+    );
     assert!(matches!(verdict, Verdict::Stand(why) if why.contains("must be upgraded")));
 }
