@@ -26,6 +26,7 @@ pub mod machine;
 mod probe;
 pub mod reporter;
 mod settle;
+mod standby;
 mod steps;
 pub mod tenancy;
 
