@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often the view is judged although nothing was heard: silence is news too.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
+/// What refused a proposal has been applied here by then.
+const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 /// The same while another node leads: only a change of leadership is awaited, and that raises the alarm itself.
 const REST: Duration = Duration::from_millis(200);
 /// A poke that takes longer is of no use any more.
@@ -129,7 +131,7 @@ async fn propose(group: &Group, desk: &Desk, state: &State, command: &Command) {
                 tracing::info!(rule = %command.rule, "not carried out: {outcome:?}");
                 desk.release(state.epoch);
                 // The state that refused it has been applied here by now; look at it, do not spin.
-                tokio::time::sleep(TICK).await;
+                tokio::time::sleep(AFTER_REFUSAL).await;
             }
             Err(why) => {
                 tracing::error!(rule = %command.rule, "the answer to a proposal is unreadable: {why}")
