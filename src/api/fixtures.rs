@@ -191,6 +191,8 @@ fn report(node: usize) -> Report {
         unpromotable: None,
         activity: None,
         offer: None,
+        promise: None,
+        synced: None,
     }
 }
 

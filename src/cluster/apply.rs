@@ -2,10 +2,11 @@
 
 use super::command::{Act, Command, Outcome, Vote};
 use super::history::{Event, Promotion};
-use super::ids::{Epoch, MemberName};
+use super::ids::{Epoch, Incarnation, MemberName};
 use super::member::{Fitness, Member, MemberInfo};
 use super::primacy::{Origin, Primacy};
 use super::state::State;
+use super::sync::{Quorum, Sync};
 use super::wal::Timeline;
 
 /// Carries out `command` from a log entry written under `vote`, or says why not; a command that is not carried
@@ -81,12 +82,26 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
             Ok(())
         }
         Act::Forget { member } => {
-            if state.primacy.held().is_some_and(|(holder, _)| holder == member) {
+            if state.primacy.last().is_some_and(|(holder, _)| holder == member) {
                 return Err(format!("{member} is the primary"));
             }
             state.members.remove(member);
             Ok(())
         }
+        Act::Fence { epoch } => fence(state, *epoch),
+        Act::Elect {
+            member,
+            copy,
+            epoch,
+            timeline,
+            quorum,
+        } => {
+            elect(state, member, *copy, quorum)?;
+            take_over(state, member, *epoch, *timeline)?;
+            state.sync.push(quorum.clone())
+        }
+        Act::Resync { quorum } => resync(state, quorum.as_ref()),
+        Act::Settle { epoch, serial } => settle(state, *epoch, *serial),
     }
 }
 
@@ -190,6 +205,37 @@ fn promote(state: &mut State, member: &MemberName, epoch: Epoch, timeline: Timel
     if let Fitness::Unfit(why) = &found.fitness {
         return Err(format!("{member} is not fit: {why}"));
     }
+    if state.sync.is_on() {
+        return Err("commits wait for standbys here, so a primary is elected on their proof".to_owned());
+    }
+    take_over(state, member, epoch, timeline)
+}
+
+/// Commits wait for standbys: whoever is elected has proved to have all of them, so fitness has no say.
+fn elect(
+    state: &mut State,
+    member: &MemberName,
+    copy: Option<Incarnation>,
+    quorum: &Quorum,
+) -> Result<(), String> {
+    if state.system_id.is_none() || !state.sync.is_on() {
+        return Err("there is no synchronous set to elect from".to_owned());
+    }
+    may_hold(state, member)?;
+    let found = known(state, member)?;
+    if found.info.tags.nofailover {
+        return Err(format!("{member} has the tag nofailover"));
+    }
+    if found.info.incarnation != copy {
+        return Err(format!("{member} holds another copy of the data by now"));
+    }
+    if quorum.primary != *member || quorum.copy != copy {
+        return Err(format!("the quorum is {}'s, not {member}'s", quorum.primary));
+    }
+    Ok(())
+}
+
+fn take_over(state: &mut State, member: &MemberName, epoch: Epoch, timeline: Timeline) -> Result<(), String> {
     if timeline <= state.reserved {
         return Err(format!(
             "timeline {timeline} is not above {}, the highest reserved",
@@ -214,7 +260,7 @@ fn restart(state: &mut State, member: &MemberName, epoch: Epoch) -> Result<(), S
             "the last promotion was never completed, so there is no primary to start again".to_owned(),
         );
     }
-    match state.primacy.held() {
+    match state.primacy.last() {
         Some((holder, _)) if holder == member => {}
         _ => return Err(format!("{member} does not hold primacy")),
     }
@@ -236,6 +282,13 @@ fn promoted(state: &mut State, promotion: &Promotion) -> Result<(), String> {
             epoch,
             origin: Origin::Promotion,
             timeline: Some(reserved),
+        }
+        | Primacy::Fencing {
+            member,
+            last: epoch,
+            origin: Origin::Promotion,
+            timeline: Some(reserved),
+            ..
         } if *member == promotion.member && *epoch == promotion.epoch && *reserved == promotion.timeline => {}
         _ => {
             return Err(format!(
@@ -254,6 +307,75 @@ fn promoted(state: &mut State, promotion: &Promotion) -> Result<(), String> {
     Ok(())
 }
 
+fn fence(state: &mut State, epoch: Epoch) -> Result<(), String> {
+    if !state.sync.is_on() {
+        return Err(
+            "without synchronous standbys only the end of a lease proves that nothing is written".to_owned(),
+        );
+    }
+    let Primacy::Held {
+        member,
+        epoch: last,
+        origin,
+        timeline,
+    } = state.primacy.clone()
+    else {
+        return Err("nobody holds primacy".to_owned());
+    };
+    new_epoch(state, epoch)?;
+    state.primacy = Primacy::Fencing {
+        member,
+        last,
+        epoch,
+        origin,
+        timeline,
+    };
+    Ok(())
+}
+
+/// Whoever turned synchronous replication on was acknowledged by the primary alone until now.
+fn resync(state: &mut State, quorum: Option<&Quorum>) -> Result<(), String> {
+    let Some(quorum) = quorum else {
+        state.sync = Sync {
+            quorums: Vec::new(),
+            serial: state.sync.serial + 1,
+        };
+        return Ok(());
+    };
+    match state.primacy.held() {
+        Some((holder, _)) if *holder == quorum.primary => {}
+        _ => return Err(format!("{} does not hold primacy", quorum.primary)),
+    }
+    if let Some(strange) = quorum
+        .members
+        .keys()
+        .find(|name| !state.members.contains_key(name))
+    {
+        return Err(format!("no member is named {strange}"));
+    }
+    if quorum.members.contains_key(&quorum.primary) {
+        return Err("a primary is no standby of its own".to_owned());
+    }
+    if !state.sync.is_on() {
+        state
+            .sync
+            .push(Quorum::only(quorum.primary.clone(), quorum.copy))?;
+    }
+    state.sync.push(quorum.clone())
+}
+
+fn settle(state: &mut State, epoch: Epoch, serial: u64) -> Result<(), String> {
+    let current = state.primacy.held().is_some_and(|(_, held)| held == epoch);
+    if !current || serial != state.sync.serial {
+        return Err(format!(
+            "the proof is of epoch {epoch} and change {serial}, something else is in force"
+        ));
+    }
+    let older = state.sync.quorums.len().saturating_sub(1);
+    state.sync.quorums.drain(..older);
+    Ok(())
+}
+
 fn set_ttl(state: &mut State, ttl_ms: u64) -> Result<(), String> {
     if ttl_ms == 0 {
         return Err("a ttl of zero would fence every primary".to_owned());
@@ -266,7 +388,7 @@ fn set_ttl(state: &mut State, ttl_ms: u64) -> Result<(), String> {
 /// What must hold between any state and the next one.
 fn check(old: &State, new: &State) -> Result<(), &'static str> {
     let moved = new.primacy != old.primacy;
-    let same_holder = new.primacy.held() == old.primacy.held();
+    let same_holder = new.primacy.held() == old.primacy.held() && old.primacy.held().is_some();
     if new.epoch < old.epoch || new.reserved < old.reserved {
         return Err("epochs and timelines only grow");
     }
@@ -281,6 +403,17 @@ fn check(old: &State, new: &State) -> Result<(), &'static str> {
     }
     if new.wait_ttl_ms < new.ttl_ms {
         return Err("waits must cover the ttl in force");
+    }
+    // What a quorum acknowledged is forgotten only with the proof that a newer one has it, or with the mode.
+    if !new.sync.quorums.is_empty()
+        && old.sync.serial != new.sync.serial
+        && old
+            .sync
+            .quorums
+            .iter()
+            .any(|quorum| !new.sync.quorums.contains(quorum))
+    {
+        return Err("a quorum is dropped only by the newest one's proof");
     }
     if new
         .timelines

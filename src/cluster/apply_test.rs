@@ -148,6 +148,7 @@ impl Clerk {
                 let on = timeline.map_or("?".to_owned(), |timeline| timeline.to_string());
                 format!("{member} by {origin:?} on {on}")
             }
+            Primacy::Fencing { member, last, .. } => format!("nobody after {member} of epoch {last}"),
         };
         let sure = if state.is_confirmed() { "" } else { ", unconfirmed" };
         format!(

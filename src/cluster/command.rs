@@ -1,14 +1,15 @@
 //! Everything that can enter the log: each command says on which revision and by which rule it was decided.
 
 use super::history::Promotion;
-use super::ids::{Epoch, MemberName, Revision};
+use super::ids::{Epoch, Incarnation, MemberName, Revision};
 use super::member::{Fitness, MemberInfo};
+use super::sync::Quorum;
 use super::wal::Timeline;
 use serde::{Deserialize, Serialize};
 
 /// The newest command level this program understands. A command of level n is proposed only when every
 /// member has registered a level of at least n. Raise it with every new variant or field.
-pub const LEVEL: u16 = 1;
+pub const LEVEL: u16 = 2;
 
 /// Identifies one reign of one Raft leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,13 +108,48 @@ pub enum Act {
         /// Whom.
         member: MemberName,
     },
+    /// End the present epoch for good: no lease of it is renewed, and every copy of the data promises not to stream
+    /// from an epoch below the new one.
+    Fence {
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// `member` becomes primary by promotion where commits wait for standbys: as `Promote`, but on the proof of the
+    /// copies that were heard, and with the quorum that acknowledges from then on.
+    Elect {
+        /// The new primary.
+        member: MemberName,
+        /// The copy of the data that was heard.
+        copy: Option<Incarnation>,
+        /// The new epoch.
+        epoch: Epoch,
+        /// The timeline it must reach.
+        timeline: Timeline,
+        /// What acknowledges its commits.
+        quorum: Quorum,
+    },
+    /// Elections respect this quorum too from now on, and the primary may then put it in force. `None` turns
+    /// synchronous replication off.
+    Resync {
+        /// What acknowledges.
+        quorum: Option<Quorum>,
+    },
+    /// The primary has proved that the newest quorum has all that any older one acknowledged.
+    Settle {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// Which change was proved.
+        serial: u64,
+    },
 }
 
 impl Act {
     /// The command level that a member must understand before this may be proposed.
     pub fn level(&self) -> u16 {
-        // Everything so far is of the first level; a new variant or field brings a higher one.
-        1
+        match self {
+            Self::Fence { .. } | Self::Elect { .. } | Self::Resync { .. } | Self::Settle { .. } => 2,
+            _ => 1,
+        }
     }
 }
 

@@ -26,6 +26,7 @@ fn info() -> MemberInfo {
             noloadbalance: false,
             clonefrom: true,
             nosync: false,
+            sync_priority: 2,
             shown: "{}".to_owned(),
         },
         incarnation: Some(Incarnation(5)),
@@ -94,7 +95,31 @@ fn acts() -> Vec<(&'static str, Act)> {
         ("Judge unfit", judge(Fitness::Unfit("away".to_owned()))),
         ("Configure", Act::Configure { config, ttl_ms }),
         ("TtlSettled", Act::TtlSettled { ttl_ms }),
-        ("Forget", Act::Forget { member }),
+        (
+            "Forget",
+            Act::Forget {
+                member: member.clone(),
+            },
+        ),
+        ("Fence", Act::Fence { epoch }),
+        (
+            "Elect",
+            Act::Elect {
+                member,
+                copy: Some(Incarnation(6)),
+                epoch,
+                timeline,
+                quorum: quorum(),
+            },
+        ),
+        (
+            "Resync",
+            Act::Resync {
+                quorum: Some(quorum()),
+            },
+        ),
+        ("Resync off", Act::Resync { quorum: None }),
+        ("Settle", Act::Settle { epoch, serial: 3 }),
     ]
 }
 
@@ -143,6 +168,19 @@ fn state(origin: Origin) -> State {
         config: "{}".to_owned(),
         ttl_ms: 2_000,
         wait_ttl_ms: 30_000,
+        sync: Sync {
+            quorums: vec![quorum()],
+            serial: 3,
+        },
+    }
+}
+
+fn quorum() -> Quorum {
+    Quorum {
+        primary: "b".into(),
+        copy: Some(Incarnation(6)),
+        members: BTreeMap::from([("a".into(), Incarnation(5))]),
+        count: 1,
     }
 }
 
@@ -174,6 +212,12 @@ fn report(tenure: Tenure) -> Report {
             }),
             streamed_in: Some(Epoch(4)),
             pending_restart: vec![("port".to_owned(), "1".to_owned(), "2".to_owned())],
+            senders: vec![Sender {
+                name: "c".to_owned(),
+                streaming: true,
+                flushed: Some(Lsn(5)),
+                sync_state: "quorum".to_owned(),
+            }],
         }),
         unpromotable: Some("no".to_owned()),
         activity: Some("initdb".to_owned()),
@@ -182,6 +226,17 @@ fn report(tenure: Tenure) -> Report {
             ttl_ms: 2_000,
             existing: Some(7),
             end: None,
+        }),
+        promise: Some(Promise {
+            epoch: Epoch(5),
+            end: WalEnd {
+                timeline: Timeline(3),
+                lsn: Lsn(6),
+            },
+        }),
+        synced: Some(Synced {
+            epoch: Epoch(4),
+            serial: 3,
         }),
     }
 }

@@ -36,6 +36,8 @@ pub struct Tags {
     pub clonefrom: bool,
     /// Never a synchronous standby.
     pub nosync: bool,
+    /// The higher number is the synchronous standby first; zero or less means `nosync`.
+    pub sync_priority: i64,
     /// The effective tags as the JSON object that the API shows, in the order of the file.
     pub shown: String,
 }
@@ -48,6 +50,7 @@ impl Default for Tags {
             noloadbalance: false,
             clonefrom: false,
             nosync: false,
+            sync_priority: 1,
             shown: "{}".to_owned(),
         }
     }

@@ -16,6 +16,7 @@ pub mod primacy;
 pub mod report;
 pub mod settings;
 pub mod state;
+pub mod sync;
 pub mod wal;
 
 pub use command::{Act, Command, Outcome, Vote};
@@ -25,9 +26,10 @@ pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
 pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};
 pub use primacy::{Origin, Primacy};
 pub use report::{
-    Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Report, Role, Seen,
-    Standing, Tenure,
+    Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise, Report, Role,
+    Seen, Sender, Standing, Synced, Tenure,
 };
-pub use settings::{PostgresSettings, Settings};
+pub use settings::{PostgresSettings, Settings, SyncMode};
 pub use state::State;
+pub use sync::{Quorum, Sync};
 pub use wal::{Lsn, Timeline, WalEnd};

@@ -104,6 +104,38 @@ pub struct Fork {
     pub switch: Lsn,
 }
 
+/// A stream that leaves the local PostgreSQL (`pg_stat_replication`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The standby's `application_name`.
+    pub name: String,
+    /// It has caught up with what was there when it connected.
+    pub streaming: bool,
+    /// What it has on disk.
+    pub flushed: Option<Lsn>,
+    /// `async`, `sync`, `quorum`, `potential`.
+    pub sync_state: String,
+}
+
+/// A copy's promise, durable before it is said: nothing of it streams from, or writes in, an epoch below `epoch`, and
+/// nothing ever will; and with that settled, its log ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The epoch that was promised.
+    pub epoch: Epoch,
+    /// End of the last whole record on disk.
+    pub end: WalEnd,
+}
+
+/// The primary's proof that its newest quorum has everything; see `sync.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// The primary's epoch.
+    pub epoch: Epoch,
+    /// Which change of the synchronous set.
+    pub serial: u64,
+}
+
 /// What is known of the local PostgreSQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresReport {
@@ -139,6 +171,8 @@ pub struct PostgresReport {
     pub streamed_in: Option<Epoch>,
     /// Settings that wait for a restart: name, old value, new value.
     pub pending_restart: Vec<(String, String, String)>,
+    /// Primary: who streams from it.
+    pub senders: Vec<Sender>,
 }
 
 /// What a node says of an epoch it holds or held.
@@ -197,6 +231,10 @@ pub struct Report {
     pub activity: Option<String>,
     /// Only while the cluster has no data.
     pub offer: Option<Offer>,
+    /// What it promised when the last epoch was fenced.
+    pub promise: Option<Promise>,
+    /// Primary: the newest change of the synchronous set that is proved.
+    pub synced: Option<Synced>,
 }
 
 impl Report {
@@ -212,6 +250,8 @@ impl Report {
             unpromotable: None,
             activity: None,
             offer: None,
+            promise: None,
+            synced: None,
         }
     }
 

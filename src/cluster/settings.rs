@@ -2,6 +2,18 @@
 
 use std::collections::BTreeMap;
 
+/// Whether commits wait for standbys (`synchronous_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// They do not.
+    #[default]
+    Off,
+    /// For every one of a chosen few.
+    On,
+    /// For some of all that can.
+    Quorum,
+}
+
 /// Cluster-wide settings (Patroni's `bootstrap.dcs` and ours), ready for use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -23,6 +35,21 @@ pub struct Settings {
     pub primary_stop_timeout_s: u64,
     /// How long a primary may not answer SQL before it is replaced, milliseconds; zero is never.
     pub primary_hang_timeout_ms: u64,
+    /// `synchronous_mode`.
+    pub synchronous_mode: SyncMode,
+    /// Without any standby commits wait for ever instead of being acknowledged by the primary alone.
+    pub synchronous_mode_strict: bool,
+    /// How many standbys must have a commit.
+    pub synchronous_node_count: u32,
+    /// A standby further behind than this many bytes is no synchronous one; `None` is no limit.
+    pub maximum_lag_on_syncnode: Option<u64>,
+    /// How long a synchronous standby that is gone may hold commits, milliseconds.
+    pub synchronous_standby_timeout_ms: u64,
+    /// In a synchronous mode, how long a primary may be silent before the standbys are fenced from it, milliseconds;
+    /// zero waits for the end of its lease.
+    pub fence_after_ms: u64,
+    /// The gate waits until the last primary's lease is over, so that nobody reads an older state there.
+    pub stale_reads_wait: bool,
     /// The cluster-wide part of the `postgresql` section.
     pub postgresql: PostgresSettings,
 }
@@ -62,6 +89,13 @@ impl Default for Settings {
             primary_start_timeout_s: 300,
             primary_stop_timeout_s: 0,
             primary_hang_timeout_ms: 10_000,
+            synchronous_mode: SyncMode::Off,
+            synchronous_mode_strict: false,
+            synchronous_node_count: 1,
+            maximum_lag_on_syncnode: None,
+            synchronous_standby_timeout_ms: 1_000,
+            fence_after_ms: 500,
+            stale_reads_wait: false,
             postgresql: PostgresSettings::default(),
         }
     }

@@ -4,6 +4,7 @@ use super::history::{Event, Promotion};
 use super::ids::{Epoch, MemberName, Revision};
 use super::member::Member;
 use super::primacy::Primacy;
+use super::sync::Sync;
 use super::wal::Timeline;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub struct State {
     pub ttl_ms: u64,
     /// The longest lease that may still be running; waits use this one.
     pub wait_ttl_ms: u64,
+    /// Who must have a commit, and whom an election must hear.
+    pub sync: Sync,
 }
 
 impl State {
@@ -53,9 +56,9 @@ impl State {
 
     /// Whether the holder of primacy is known to have reached the timeline it was given.
     pub fn is_confirmed(&self) -> bool {
-        match &self.primacy {
-            Primacy::Vacant => false,
-            Primacy::Held { timeline, .. } => timeline.is_some() && *timeline == self.timeline(),
+        match self.primacy.origin() {
+            None => false,
+            Some((_, timeline)) => timeline.is_some() && timeline == self.timeline(),
         }
     }
 }

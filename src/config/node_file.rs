@@ -230,6 +230,7 @@ fn tags(reader: &mut Reader) -> Tags {
         noloadbalance: reader.flag("tags.noloadbalance"),
         clonefrom: reader.flag("tags.clonefrom"),
         nosync,
+        sync_priority: if nosync { 0 } else { sync_priority.unwrap_or(1) },
         shown: shown_tags(reader.root()),
     }
 }

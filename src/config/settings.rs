@@ -95,6 +95,7 @@ pub(crate) fn read(reader: &mut Reader) -> Settings {
         primary_stop_timeout_s: stop.div_ceil(1_000),
         primary_hang_timeout_ms: reader.duration_ms("bootstrap.dcs.primary_hang_timeout"),
         postgresql: postgresql(reader),
+        ..Settings::default()
     }
 }
 

@@ -55,7 +55,7 @@ fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), St
         && view
             .state
             .primacy
-            .held()
+            .last()
             .is_some_and(|(holder, _)| holder == name)
     {
         return Err("it is the primary".to_owned());
@@ -69,6 +69,9 @@ fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), St
     }
     if let Some(why) = &heard.report.unpromotable {
         return Err(why.clone());
+    }
+    if view.state.sync.is_on() && !view.state.sync.counts(name, member.info.incarnation) {
+        return Err("it is not in the synchronous set".to_owned());
     }
     standby(view, heard, tags.failover_priority)
 }

@@ -56,6 +56,8 @@ pub struct Local<'a> {
     pub unconfirmed_ms: u64,
     /// Its PostgreSQL.
     pub process: Process,
+    /// The epoch that it promised not to stream from anything older than, and whether the promise can be reported.
+    pub promised: (Epoch, bool),
     /// The highest epoch that this node ever started or promoted a primary in.
     pub used: Epoch,
     /// The epoch that the running postmaster is a primary of.
@@ -90,6 +92,8 @@ pub enum Duty {
     Fence(String),
     /// Say that this epoch is over here, for good.
     End(Epoch),
+    /// Promise not to stream from anything older than this epoch, and read where the log ends then.
+    Promise(Epoch),
     /// Run as a standby of this member.
     Follow(MemberName),
     /// Run as a standby without asking for more: there is no primary to follow yet.
@@ -113,7 +117,13 @@ pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
             origin,
             timeline,
         } if member == local.me => own(state, local, *epoch, *origin, *timeline, now),
+        Primacy::Held { member, epoch, .. } if local.promised.0 > *epoch => {
+            others_after_promise(local, member, *epoch)
+        }
         Primacy::Held { member, .. } => others(state, local, member),
+        Primacy::Fencing {
+            member, last, epoch, ..
+        } => fenced(state, local, member, *last, *epoch),
     }
 }
 
@@ -151,6 +161,41 @@ fn own(
         },
         _ => Duty::AwaitLease(epoch),
     }
+}
+
+/// Nobody may write. Everybody promises; a copy that is down shows itself as a standby of nobody, so that it can be
+/// promoted, but the last primary's stays down: it may be started again, and its own log is its word.
+fn fenced(state: &State, local: &Local<'_>, holder: &MemberName, last: Epoch, epoch: Epoch) -> Duty {
+    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+        return Duty::Fence(format!("epoch {last} is over"));
+    }
+    match (local.process, local.data) {
+        (_, Data::Unknown) => Duty::Rest("looking at the data directory".to_owned()),
+        (_, Data::Absent | Data::Broken(_)) => {
+            Duty::Rest("there is no primary to copy the data from".to_owned())
+        }
+        (Process::Ending, _) => Duty::Rest("PostgreSQL is going down".to_owned()),
+        (Process::Up(None), _) => Duty::Rest("waiting for PostgreSQL to say what it is".to_owned()),
+        _ if local.promised != (epoch, true) => Duty::Promise(epoch),
+        (Process::Down, _) if holder == local.me && state.is_confirmed() => {
+            Duty::Rest("it may be started again as primary, or follow another".to_owned())
+        }
+        (Process::Down, _) => Duty::Stand,
+        _ => Duty::Rest(format!(
+            "it promised to stream from nothing older than epoch {epoch}"
+        )),
+    }
+}
+
+/// What is agreed here is older than what was promised: nothing of it is followed.
+fn others_after_promise(local: &Local<'_>, primary: &MemberName, epoch: Epoch) -> Duty {
+    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+        return Duty::Fence(format!("{primary} is the primary"));
+    }
+    Duty::Rest(format!(
+        "it promised not to stream from an epoch below {}, and has not heard of more than {epoch} yet",
+        local.promised.0
+    ))
 }
 
 /// The epoch was used and no postmaster of it runs. A promotion that never came about leaves a good standby.

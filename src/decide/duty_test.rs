@@ -55,6 +55,10 @@ proptest! {
                 let alien = matches!(local.data, Data::Present { system_id, .. } if Some(*system_id) != world.state.system_id);
                 prop_assert!(!alien, "data of another cluster is left alone");
             }
+            Duty::Promise(epoch) => {
+                prop_assert_eq!(world.state.primacy.fencing(), Some(epoch));
+                prop_assert!(local.running.is_none(), "promised while a primary of its own may run");
+            }
             Duty::Rest(_) | Duty::Fence(_) | Duty::Stand => {}
         }
     }

@@ -6,7 +6,8 @@ use super::candidate;
 use super::duty::duty;
 use super::rules::{Verdict, plan};
 use super::script::World;
-use crate::cluster::Act;
+use super::sync;
+use crate::cluster::{Act, SyncMode};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,22 @@ pub(crate) fn act_text(act: &Act) -> String {
         Act::Configure { config, ttl_ms } => format!("configure {config}, ttl {ttl_ms} ms"),
         Act::TtlSettled { ttl_ms } => format!("the ttl of {ttl_ms} ms is settled"),
         Act::Forget { member } => format!("forget {member}"),
+        Act::Fence { epoch } => format!("fence everything below epoch {epoch}"),
+        Act::Elect {
+            member,
+            epoch,
+            timeline,
+            quorum,
+            ..
+        } => {
+            let names = sync::names(quorum, SyncMode::Quorum);
+            format!("elect {member} in epoch {epoch} to timeline {timeline} with '{names}'")
+        }
+        Act::Resync { quorum } => match quorum {
+            Some(quorum) => format!("resync to '{}'", sync::names(quorum, SyncMode::Quorum)),
+            None => "synchronous replication is off".to_owned(),
+        },
+        Act::Settle { epoch, serial } => format!("change {serial} of epoch {epoch} is settled"),
     }
 }
 

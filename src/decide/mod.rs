@@ -6,9 +6,11 @@
 
 pub mod candidate;
 pub mod duty;
+pub mod fence;
 pub mod lease;
 pub mod rejoin;
 pub mod rules;
+pub mod sync;
 pub mod view;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::candidate::{Candidate, candidates};
 use super::lease;
 use super::view::{View, follows, serves};
+use super::{fence, sync};
 use crate::cluster::{
     Act, Epoch, Fitness, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline,
     WalEnd,
@@ -62,6 +63,11 @@ pub const RULES: &[Rule] = &[
         judge: promoted,
     },
     Rule {
+        name: "sync-settled",
+        says: "The primary proved that the newest synchronous set has everything: elections need to hear that one only.",
+        judge: sync::settled,
+    },
+    Rule {
         name: "bootstrap",
         says: "Without a database cluster one member creates it; one that brings data first, the furthest data first.",
         judge: bootstrap,
@@ -82,6 +88,26 @@ pub const RULES: &[Rule] = &[
         judge: best_standby,
     },
     Rule {
+        name: "proven",
+        says: "Fenced: the copies that promised share one with every set that could acknowledge: elect the furthest.",
+        judge: fence::proven,
+    },
+    Rule {
+        name: "holder-returned",
+        says: "Fenced: the last primary is there and the proof is not: start it again, it has everything.",
+        judge: fence::holder_returned,
+    },
+    Rule {
+        name: "proof-wanting",
+        says: "Fenced: wait for the promises that are missing.",
+        judge: fence::proof_wanting,
+    },
+    Rule {
+        name: "sync-set",
+        says: "Other standbys than before can acknowledge: elections respect the new set first, then PostgreSQL does.",
+        judge: sync::changed,
+    },
+    Rule {
         name: "lost-right",
         says: "A standby that has not followed a healthy primary for ten seconds may not be promoted.",
         judge: lost_right,
@@ -95,6 +121,16 @@ pub const RULES: &[Rule] = &[
         name: "healthy",
         says: "The primary renews its lease: nothing moves.",
         judge: healthy,
+    },
+    Rule {
+        name: "fence",
+        says: "The primary is gone and the standbys can prove what was acknowledged: fence its epoch, wait for no lease.",
+        judge: fence::fence,
+    },
+    Rule {
+        name: "unprovable",
+        says: "Commits wait for standbys, and too few copies are heard to know what was acknowledged: promote nobody.",
+        judge: fence::unprovable,
     },
     Rule {
         name: "lease-running",
@@ -143,11 +179,11 @@ fn understood(view: &View<'_>, verdict: Verdict) -> Verdict {
     }
 }
 
-fn stand(reason: impl Into<String>) -> Option<Verdict> {
+pub(super) fn stand(reason: impl Into<String>) -> Option<Verdict> {
     Some(Verdict::Stand(reason.into()))
 }
 
-fn propose(act: Act, reason: impl Into<String>) -> Option<Verdict> {
+pub(super) fn propose(act: Act, reason: impl Into<String>) -> Option<Verdict> {
     Some(Verdict::Propose(act, reason.into()))
 }
 
@@ -200,20 +236,15 @@ fn initialized(view: &View<'_>) -> Option<Verdict> {
 /// Holds also for a primary that has died since: what it wrote on its timeline was acknowledged to somebody. The
 /// timeline was reserved for one member and epoch, so any member that is on it proves that the promotion came about.
 fn promoted(view: &View<'_>) -> Option<Verdict> {
-    let Primacy::Held {
-        member,
-        epoch,
-        origin: Origin::Promotion,
-        timeline: Some(reserved),
-    } = &view.state.primacy
-    else {
+    let (member, epoch) = view.state.primacy.last()?;
+    let Some((Origin::Promotion, Some(reserved))) = view.state.primacy.origin() else {
         return None;
     };
     (!view.state.is_confirmed()).then_some(())?;
     let fork = view.heard.values().filter_map(|heard| {
         let report = &view.fresh(heard.report.member())?.report;
         let postgres = report.postgres.as_ref()?;
-        let fork = postgres.fork.filter(|fork| fork.timeline == *reserved)?;
+        let fork = postgres.fork.filter(|fork| fork.timeline == reserved)?;
         let still_standby = postgres.role == Role::Replica && postgres.state == PostgresState::Running;
         let is_holder = report.member() == member;
         let proves = if is_holder {
@@ -234,7 +265,7 @@ fn promoted(view: &View<'_>) -> Option<Verdict> {
             .state
             .member(member)
             .and_then(|member| member.info.incarnation),
-        epoch: *epoch,
+        epoch,
         rule: why.map(|event| event.rule.clone()).unwrap_or_default(),
         at_ms: why.map(|event| event.at_ms).unwrap_or_default(),
     };
@@ -316,12 +347,20 @@ fn bootstrap_under_way(view: &View<'_>) -> Option<Verdict> {
 }
 
 fn promote(view: &View<'_>, candidate: &Candidate, reason: String) -> Option<Verdict> {
+    if view.state.sync.is_on() {
+        return fence::elect(view, &candidate.name, reason);
+    }
     let act = Act::Promote {
         member: candidate.name.clone(),
         epoch: view.state.epoch.next(),
-        timeline: Timeline(view.state.reserved.0.saturating_add(1)),
+        timeline: next_timeline(view),
     };
     propose(act, reason)
+}
+
+/// One that was never given out.
+pub(super) fn next_timeline(view: &View<'_>) -> Timeline {
+    Timeline(view.state.reserved.0.saturating_add(1))
 }
 
 fn has_every_byte(view: &View<'_>) -> Option<Verdict> {
@@ -394,6 +433,8 @@ fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, primary: &MemberName)
 
 /// Only with the holder's own word that its epoch is over; its log may end later than any standby's.
 fn best_standby(view: &View<'_>) -> Option<Verdict> {
+    // Where commits wait for standbys nothing may be lost: the way leads through `fence`.
+    (!view.state.sync.is_on()).then_some(())?;
     let (heard, end, why) = view.ended()?;
     let name = heard.report.member();
     let best = candidates(view).into_iter().next()?;
@@ -428,7 +469,7 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
     )
 }
 
-fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
+pub(super) fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
     let heard = view.holding()?;
     let (_, epoch) = view.state.primacy.held()?;
     (view.state.is_confirmed() && serves(&heard.report, epoch)).then_some(epoch)
@@ -501,6 +542,7 @@ fn lease_running(view: &View<'_>) -> Option<Verdict> {
 }
 
 fn await_former(view: &View<'_>) -> Option<Verdict> {
+    (!view.state.sync.is_on()).then_some(())?;
     let (name, _) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
     (!candidates(view).iter().any(|candidate| candidate.warm)).then_some(())?;
@@ -514,6 +556,7 @@ fn await_former(view: &View<'_>) -> Option<Verdict> {
 }
 
 fn lease_over(view: &View<'_>) -> Option<Verdict> {
+    (!view.state.sync.is_on()).then_some(())?;
     let (name, epoch) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
     let best = candidates(view).into_iter().next()?;

@@ -101,6 +101,17 @@ fn is_allowed(world: &World, act: &Act) -> Result<(), TestCaseError> {
             prop_assert_eq!(*epoch, next);
             prop_assert!(world.state.is_confirmed());
         }
+        Act::Fence { epoch } => {
+            prop_assert!(world.state.sync.is_on() && held.is_some());
+            prop_assert_eq!(*epoch, next);
+        }
+        Act::Elect { member, epoch, .. } => {
+            prop_assert!(world.state.sync.is_on());
+            prop_assert!(may_move, "nobody said that the last epoch is over");
+            prop_assert_eq!(*epoch, next);
+            prop_assert!(world.state.members[member].info.tags.nofailover.eq(&false));
+        }
+        Act::Resync { .. } | Act::Settle { .. } => prop_assert!(held.is_some()),
         Act::Bootstrap { member, epoch, .. } => {
             prop_assert!(may_move, "a lease may be running");
             prop_assert_eq!(world.state.system_id, None);

@@ -31,6 +31,7 @@ pub(crate) struct Own {
     pub(crate) me: MemberName,
     pub(crate) data: Data,
     pub(crate) process: Process,
+    pub(crate) promised: (Epoch, bool),
     pub(crate) used: Epoch,
     pub(crate) running: Option<Epoch>,
     pub(crate) lease_epoch: Epoch,
@@ -65,6 +66,7 @@ impl World {
             reached: None,
             primary: None,
             unconfirmed_ms: 60_000,
+            promised: self.local.promised,
             process: self.local.process,
             used: self.local.used,
             running: self.local.running,
@@ -90,6 +92,7 @@ impl World {
                 me: MemberName::from(names.first().copied().unwrap_or("a")),
                 data: Data::Absent,
                 process: Process::Down,
+                promised: (Epoch(0), false),
                 used: Epoch(0),
                 running: None,
                 lease_epoch: Epoch(0),
@@ -108,6 +111,7 @@ impl World {
                 report,
                 at: START,
                 followed_at: START,
+                streamed_at: START,
                 ended_at: None,
             };
             world.heard.insert((*name).into(), heard);

@@ -16,6 +16,8 @@ pub struct Heard {
     pub at: Moment,
     /// When the sender was last seen following the current primary closely, or was given the benefit of the doubt.
     pub followed_at: Moment,
+    /// When the sender was last seen streaming from the current primary.
+    pub streamed_at: Moment,
     /// When the sender first said that its current epoch ended.
     pub ended_at: Option<Moment>,
 }
@@ -110,6 +112,16 @@ pub fn serves(report: &Report, epoch: Epoch) -> bool {
             .postgres
             .as_ref()
             .is_some_and(|p| p.state == PostgresState::Running && p.role == Role::Primary)
+}
+
+/// Whether a report shows a standby that streams from the primary of `epoch` at this moment.
+pub fn streams(report: &Report, epoch: Epoch) -> bool {
+    report.postgres.as_ref().is_some_and(|postgres| {
+        postgres.role == Role::Replica
+            && postgres.state == PostgresState::Running
+            && postgres.streamed_in == Some(epoch)
+            && postgres.replication_state.as_deref() == Some("streaming")
+    })
 }
 
 /// Whether a report shows a standby that follows the primary of `epoch` within `limit` bytes of `position`.

@@ -6,7 +6,7 @@ use crate::cluster::{
 use crate::decide::candidate;
 use crate::decide::lease;
 use crate::decide::rules::{self, Verdict};
-use crate::decide::view::{Heard, View, follows};
+use crate::decide::view::{Heard, View, follows, streams};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -140,12 +140,18 @@ impl Desk {
         } else {
             old.map_or(now, |old| old.followed_at)
         };
+        let streamed_at = if streams(&report, state.epoch) {
+            now
+        } else {
+            old.map_or(Moment(0), |old| old.streamed_at)
+        };
         inner.heard.insert(
             name,
             Heard {
                 report,
                 at: now,
                 followed_at,
+                streamed_at,
                 ended_at,
             },
         );
@@ -257,7 +263,11 @@ impl Desk {
 fn moves(act: &Act) -> bool {
     matches!(
         act,
-        Act::Bootstrap { .. } | Act::Promote { .. } | Act::Restart { .. }
+        Act::Bootstrap { .. }
+            | Act::Promote { .. }
+            | Act::Restart { .. }
+            | Act::Fence { .. }
+            | Act::Elect { .. }
     )
 }
 
@@ -267,6 +277,7 @@ fn differs(old: &Report, new: &Report) -> bool {
         let postgres = report.postgres.as_ref();
         (
             report.tenure.clone(),
+            (report.promise, report.synced),
             report.info.clone(),
             report.unpromotable.clone(),
             postgres.map(|p| {

@@ -8,7 +8,9 @@ use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
 use crate::clock;
-use crate::cluster::{Endpoint, Epoch, Facts, MemberName, Moment, Report, Role, Settings, State, Timeline};
+use crate::cluster::{
+    Endpoint, Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
+};
 use crate::config::Config;
 use crate::decide::duty::{self, Duty, Local, Process};
 use crate::guard::{GuardState, Signal};
@@ -83,6 +85,10 @@ pub struct Agent {
     pub(super) running: Option<Epoch>,
     /// The job that made it a primary has verified it.
     pub(super) risen: Option<Epoch>,
+    /// What can be said of the promise in the ledger, since this run of the daemon kept it.
+    pub(super) promise: Option<Promise>,
+    /// The newest change of the synchronous set that is proved.
+    pub(super) synced: Option<Synced>,
     /// The epoch that is over here, and why.
     pub(super) ended: Option<(Epoch, String)>,
     /// A checkpoint has completed since the promotion.
@@ -147,6 +153,8 @@ impl Agent {
             job: None,
             running,
             risen: None,
+            promise: None,
+            synced: None,
             ended: None,
             checkpointed: None,
             streamed_in: None,
@@ -396,6 +404,11 @@ impl Agent {
             primary: self.primary_position(state),
             unconfirmed_ms: self.unconfirmed_since.map_or(0, |since| now.since(since)),
             process: self.process(),
+            promised: (
+                self.parts.ledger.facts().promised,
+                self.promise
+                    .is_some_and(|promise| promise.epoch == self.parts.ledger.facts().promised),
+            ),
             used: self.parts.ledger.facts().used,
             running: self.running,
             lease_epoch,

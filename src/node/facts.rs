@@ -2,8 +2,8 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, Primacy,
-    RaftFacts, Report, Role, Seen, State, Tenure, command,
+    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, RaftFacts,
+    Report, Role, Seen, State, Tenure, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Data, Duty, Process};
@@ -58,6 +58,8 @@ impl Agent {
         let config = &self.parts.config;
         let incarnation = self.parts.ledger.facts().incarnation;
         Report {
+            promise: self.promise,
+            synced: self.synced,
             info: info(config, self.parts.group.id(), incarnation),
             run: self.parts.run,
             sent_at: now,
@@ -298,10 +300,7 @@ impl Agent {
 
     /// The agreed timeline of the running primary, for finding how it began.
     pub(super) fn agreed_timeline(state: &State) -> Option<crate::cluster::Timeline> {
-        match state.primacy {
-            Primacy::Held { timeline, .. } => timeline,
-            Primacy::Vacant => None,
-        }
+        state.primacy.origin().and_then(|(_, timeline)| timeline)
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Facts {
     version: u32,
     /// The highest epoch that a primary was started or promoted in here, or might have been.
     pub used: Epoch,
+    /// Nothing older than this epoch is ever streamed from again.
+    #[serde(default)]
+    pub promised: Epoch,
     /// Which copy of the data this is.
     pub incarnation: Option<Incarnation>,
     /// The database cluster that the data belongs to.

@@ -65,6 +65,7 @@ impl Agent {
                 self.serve(hands, epoch, state, now);
                 Ok(())
             }
+            Duty::Promise(_) => Ok(()),
             Duty::Follow(_) | Duty::Stand if self.parts.ledger.facts().doing.is_some() => {
                 // Half-done work is looked at again before anything is started on it.
                 self.holdings = Holdings::default();

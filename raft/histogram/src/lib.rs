@@ -30,7 +30,10 @@ impl<T> Histogram<T> {
     /// An empty one.
     #[must_use]
     pub fn new() -> Histogram<T> {
-        Histogram { buckets: [0; BUCKETS], label: PhantomData }
+        Histogram {
+            buckets: [0; BUCKETS],
+            label: PhantomData,
+        }
     }
 
     /// Counts one value.
@@ -49,7 +52,10 @@ impl<T> Histogram<T> {
     /// Number of samples and the largest value of the bucket in which each percentile lies.
     #[must_use]
     pub fn percentile_stats(&self) -> PercentileStats {
-        let samples = self.buckets.iter().fold(0_u64, |sum, held| sum.saturating_add(*held));
+        let samples = self
+            .buckets
+            .iter()
+            .fold(0_u64, |sum, held| sum.saturating_add(*held));
         let at = |permille: u64| self.at(samples, permille);
         PercentileStats {
             samples,
@@ -94,7 +100,11 @@ pub struct PercentileStats {
 
 impl fmt::Display for PercentileStats {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "n={} p50={} p90={} p99={} p99.9={}", self.samples, self.p50, self.p90, self.p99, self.p99_9)
+        write!(
+            to,
+            "n={} p50={} p90={} p99={} p99.9={}",
+            self.samples, self.p50, self.p90, self.p99, self.p99_9
+        )
     }
 }
 
@@ -122,7 +132,9 @@ impl AsciiChart {
 
 impl fmt::Display for AsciiChart {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lines.iter().try_for_each(|(name, stats)| writeln!(to, "{name}: {stats}"))
+        self.lines
+            .iter()
+            .try_for_each(|(name, stats)| writeln!(to, "{name}: {stats}"))
     }
 }
 
@@ -138,6 +150,9 @@ mod tests {
         histogram.record_n(6, 94);
         histogram.record(u64::MAX);
         let stats = histogram.percentile_stats();
-        assert_eq!((stats.samples, stats.p1, stats.p50, stats.p99_9), (100, 0, 7, u64::MAX));
+        assert_eq!(
+            (stats.samples, stats.p1, stats.p50, stats.p99_9),
+            (100, 0, 7, u64::MAX)
+        );
     }
 }
