@@ -210,6 +210,7 @@ fn standing() -> Standing {
 
 fn walsender(node: usize) -> WalSender {
     WalSender {
+        flushed: Some(AT),
         usename: "replicator".into(),
         application_name: name(node).0,
         client_addr: Some("127.0.0.1".into()),

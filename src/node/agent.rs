@@ -1,7 +1,7 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
 use super::data::Holdings;
-use super::hands::Hands;
+use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
 use super::probe::{self, Probed};
@@ -100,7 +100,15 @@ pub struct Agent {
     /// Since when the standby is without its stream although its primary is well.
     pub(super) adrift_since: Option<Moment>,
     /// What this postmaster was last configured with.
-    pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
+    pub(super) configured: Option<Wanted>,
+    /// The running server had no synchronous names before the present ones.
+    pub(super) nameless: bool,
+    /// The proof under way; beside the one job, because it may wait for standbys that the job serves.
+    pub(super) proof: Option<Job>,
+    /// The epoch whose first proof is there: clients may come.
+    pub(super) barrier: Option<Epoch>,
+    /// When this node learnt of the epoch in force.
+    pub(super) epoch_since: (Epoch, Moment),
     pub(super) slots: Vec<MemberName>,
     /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
@@ -161,6 +169,10 @@ impl Agent {
             timeline_seen: None,
             adrift_since: None,
             configured: None,
+            nameless: true,
+            proof: None,
+            barrier: None,
+            epoch_since: (Epoch(0), Moment(0)),
             slots: Vec::new(),
             rewound: None,
             unconfirmed_since: None,
@@ -227,6 +239,11 @@ impl Agent {
                 Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
+                        self.settle(&purpose, done)?;
+                    }
+                }
+                done = finished(&mut self.proof) => {
+                    if let Some(purpose) = self.proof.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;
                     }
                 }
@@ -342,6 +359,9 @@ impl Agent {
         if !self.caught_up && word.at > Moment(0) && state.revision >= word.revision {
             self.caught_up = true;
             self.parts.ledger.first_sight(state.epoch)?;
+        }
+        if self.epoch_since.0 != state.epoch {
+            self.epoch_since = (state.epoch, now);
         }
         self.note_standby(&state, now);
         self.note_reached(&state)?;

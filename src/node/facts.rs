@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use crate::cluster::{
     Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, RaftFacts,
-    Report, Role, Seen, State, Tenure, command,
+    Report, Role, Seen, Sender, State, Tenure, WalSender, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Data, Duty, Process};
@@ -74,7 +74,7 @@ impl Agent {
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
     fn tenure(&self, state: &State) -> Tenure {
-        let Some((holder, epoch)) = state.primacy.held() else {
+        let Some((holder, epoch)) = state.primacy.last() else {
             return Tenure::None;
         };
         if *holder != self.me || !self.caught_up {
@@ -215,6 +215,7 @@ impl Agent {
                 .map(|(_, epoch)| epoch);
         } else {
             report.location = probe.location;
+            report.senders = probe.walsenders.iter().map(sender).collect();
             report.checkpointed = self.checkpointed.is_some() && self.checkpointed == self.running;
         }
         report
@@ -250,7 +251,7 @@ impl Agent {
             members_at: word.at,
             report,
             lease: LeaseFacts { epoch, until },
-            gate_open: serving && writable,
+            gate_open: serving && writable && self.gate_is_open(state, now),
             raft: self.raft_facts(state),
             walsenders: probe
                 .as_ref()
@@ -304,6 +305,15 @@ impl Agent {
     }
 }
 
+fn sender(walsender: &WalSender) -> Sender {
+    Sender {
+        name: walsender.application_name.clone(),
+        streaming: walsender.state == "streaming",
+        flushed: walsender.flushed,
+        sync_state: walsender.sync_state.clone(),
+    }
+}
+
 /// What the leader should hear of at once.
 fn gist(report: &Report) -> impl PartialEq + use<> {
     let postgres = report.postgres.as_ref().map(|p| {
@@ -313,6 +323,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
     (
         report.info.clone(),
         report.tenure.clone(),
+        (report.promise, report.synced),
         postgres,
         report.unpromotable.clone(),
         report.offer.clone(),

@@ -10,6 +10,17 @@ use std::time::Duration;
 /// A living guard takes a deadline within a millisecond.
 const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
 
+/// What PostgreSQL's configuration shall say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Dynamic configuration.
+    pub settings: Arc<Settings>,
+    /// Whom to stream from.
+    pub upstream: Option<Upstream>,
+    /// `synchronous_standby_names`; `None` in asynchronous mode.
+    pub names: Option<String>,
+}
+
 /// Everything that touches the local PostgreSQL.
 #[derive(Clone)]
 pub struct Hands {
@@ -53,14 +64,14 @@ impl Hands {
     }
 
     /// Writes PostgreSQL's configuration files.
-    pub async fn configure(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
-        self.write_conf(settings, upstream).await
+    pub async fn configure(&self, wanted: &Wanted) -> Result<(), String> {
+        self.write_conf(wanted).await
     }
 
     /// The same for a new database cluster: `bootstrap.pg_hba` is added to what initdb wrote, as Patroni does.
-    pub async fn configure_first(&self, settings: &Settings) -> Result<(), String> {
-        self.configure(settings, None).await?;
-        let replaced = self.effective(settings).pg_hba.is_some();
+    pub async fn configure_first(&self, wanted: &Wanted) -> Result<(), String> {
+        self.configure(wanted).await?;
+        let replaced = self.effective(&wanted.settings).pg_hba.is_some();
         if !replaced && !self.config.bootstrap.pg_hba.is_empty() {
             let lines = self.config.bootstrap.pg_hba.clone();
             self.postgres.append_hba(&lines).map_err(|why| why.to_string())?;
@@ -68,8 +79,8 @@ impl Hands {
         Ok(())
     }
 
-    async fn write_conf(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
-        let effective = self.effective(settings);
+    async fn write_conf(&self, wanted: &Wanted) -> Result<(), String> {
+        let effective = self.effective(&wanted.settings);
         for name in &effective.dropped {
             tracing::warn!(
                 "parameter {name} is unknown to PostgreSQL {} and left out",
@@ -81,7 +92,8 @@ impl Hands {
             recovery: effective.recovery,
             hba: effective.pg_hba,
             ident: effective.pg_ident,
-            upstream,
+            upstream: wanted.upstream.clone(),
+            names: wanted.names.clone(),
         };
         self.postgres
             .write_conf(&conf)
@@ -171,6 +183,7 @@ impl Hands {
             host: endpoint.host.clone(),
             port: endpoint.port,
             slot,
+            alias: None,
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod reporter;
 mod settle;
 mod standby;
 mod steps;
+mod synchronous;
 pub mod tenancy;
 
 pub use agent::{Agent, AgentError, AgentParts};

@@ -70,6 +70,12 @@ impl Agent {
                 self.holdings = Holdings::default();
                 self.trouble = None;
             }
+            Done::Promised(promise) => {
+                // Should another promise have been made meanwhile, this one says nothing any more.
+                self.promise = Some(promise).filter(|kept| kept.epoch == self.parts.ledger.facts().promised);
+                self.configured = None;
+            }
+            Done::Proved(synced) => self.proved(synced),
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
                 if *purpose == Purpose::ReadEnd {
@@ -139,6 +145,8 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Standby => "start",
         Purpose::Configure => "configure",
         Purpose::Chores => "chores",
+        Purpose::Promise(_) => "promise",
+        Purpose::Prove(_) => "prove",
         Purpose::Tidy => "tidy",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",

@@ -34,6 +34,7 @@ mod files;
 mod find;
 mod initdb;
 mod probe;
+mod proof;
 mod rewind;
 mod roles;
 mod run;
@@ -47,6 +48,7 @@ pub use control::{Control, DataDir};
 pub use error::PostgresError;
 pub use find::Version;
 pub use probe::Probe;
+pub use proof::Proof;
 pub use session::Session;
 pub use setup::{Login, NewUser, ServerConf, Setup, StartSpec, Upstream, slot_name};
 
