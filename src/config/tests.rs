@@ -293,6 +293,20 @@ mod effective_settings {
     }
 
     #[test]
+    fn the_names_of_a_synchronous_mode_are_ours() {
+        let names = |mode: &str| {
+            let dynamic = format!(
+                r#"{{"synchronous_mode": "{mode}", "postgresql": {{"parameters": {{"synchronous_standby_names": "*"}}}}}}"#
+            );
+            merged(&dynamic, "{}")
+                .parameters
+                .remove("synchronous_standby_names")
+        };
+        assert_eq!(names("quorum"), None);
+        assert_eq!(names("off").as_deref(), Some("*"));
+    }
+
+    #[test]
     fn a_file_of_the_operators_is_left_alone() {
         let found = merged("{}", "{pg_hba: [a], parameters: {hba_file: /etc/hba}}");
         assert_eq!(found.pg_hba, None);
