@@ -15,6 +15,8 @@ pub struct Options {
     pub ttl: f64,
     /// Index of the node that votes and holds no data.
     pub witness: Option<usize>,
+    /// `synchronous_mode`, where the file names one.
+    pub synchronous_mode: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -22,6 +24,7 @@ impl Default for Options {
         Self {
             ttl: 2.0,
             witness: None,
+            synchronous_mode: None,
         }
     }
 }
@@ -66,8 +69,12 @@ impl Sheet<'_> {
     }
 
     fn bootstrap(&self) -> String {
+        let mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
+            // Quoted: YAML reads a bare `on` as a boolean.
+            format!("    synchronous_mode: '{mode}'\n")
+        });
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
              pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \

@@ -15,6 +15,7 @@ mod primary_dies;
 mod quorum;
 mod return_home;
 mod storm;
+mod synchronous;
 
 use matriarch_chaos::oracle::{self, Verdict};
 use matriarch_chaos::writer::Write;

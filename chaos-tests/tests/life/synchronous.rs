@@ -1,0 +1,96 @@
+//! Commits wait for standbys: nothing acknowledged is lost, and a failover waits for no lease.
+
+use crate::{Crowd, FAILOVER_S, RETURN_S};
+use matriarch_chaos::{Herd, Options, oracle};
+
+async fn herd(mode: &'static str) -> Herd {
+    // A lease that outlasts the whole test: whoever waits for its end is late.
+    let options = Options {
+        ttl: 60.0,
+        synchronous_mode: Some(mode),
+        ..Options::default()
+    };
+    Herd::grown(3, options).await
+}
+
+/// Waits until the primary's names are those of a settled set of `members` standbys.
+async fn await_names(herd: &Herd, primary: usize, wanted: &str) {
+    let what = format!("synchronous_standby_names is {wanted}");
+    herd.until(&what, RETURN_S, async || {
+        herd.nodes[primary]
+            .sql("SHOW synchronous_standby_names")
+            .await
+            .as_deref()
+            == Ok(wanted)
+    })
+    .await;
+}
+
+fn names(herd: &Herd, mode: &str, standbys: &[usize]) -> String {
+    let mut names: Vec<String> = standbys
+        .iter()
+        .map(|i| format!("\"{}\"", herd.nodes[*i].name))
+        .collect();
+    names.sort();
+    match mode {
+        "quorum" => format!("ANY 1 ({})", names.join(",")),
+        _ => names.join(","),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_quorum_mode_the_node_is_killed_and_no_lease_is_waited_for() {
+    let mut herd = herd("quorum").await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    await_names(&herd, old, &names(&herd, "quorum", &herd.others(old))).await;
+    let crowd = Crowd::gather(&herd).await;
+    let killed = matriarch::clock::boot_ns();
+    herd.nodes[old].kill_whole();
+    crowd.await_flow(&herd).await;
+    herd.await_primary(FAILOVER_S, |i| i != old).await;
+    herd.nodes[old].start();
+    herd.await_whole(RETURN_S).await;
+    let (verdict, writes) = crowd.judge(&herd).await;
+    let gap_s = oracle::gap_s(&writes, killed);
+    eprintln!("gap {gap_s:.2} s of a lease of 60 s");
+    verdict.demand_nothing_lost();
+    assert!(
+        gap_s < 10.0,
+        "the gap of {gap_s:.2} s is more than ten times what it may be"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_synchronous_standby_that_one_takes_over() {
+    let mut herd = herd("on").await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let heirs = herd.others(old);
+    let first = heirs.iter().map(|i| names(&herd, "on", &[*i])).min().unwrap();
+    await_names(&herd, old, &first).await;
+    let crowd = Crowd::gather(&herd).await;
+    herd.nodes[old].kill_whole();
+    crowd.await_flow(&herd).await;
+    let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
+    assert_eq!(
+        names(&herd, "on", &[new]),
+        first,
+        "somebody else was promoted than who had everything"
+    );
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standbys_that_are_gone_are_dropped_and_counted_again_when_they_are_back() {
+    let mut herd = herd("quorum").await;
+    let primary = herd.await_whole(RETURN_S).await;
+    let both = herd.others(primary);
+    await_names(&herd, primary, &names(&herd, "quorum", &both)).await;
+    let crowd = Crowd::gather(&herd).await;
+    herd.nodes[both[0]].kill_whole();
+    await_names(&herd, primary, &names(&herd, "quorum", &both[1..])).await;
+    crowd.await_flow(&herd).await;
+    herd.nodes[both[0]].start();
+    await_names(&herd, primary, &names(&herd, "quorum", &both)).await;
+    crowd.await_flow(&herd).await;
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
