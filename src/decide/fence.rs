@@ -64,7 +64,7 @@ pub(super) fn unprovable(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// The holder, if commits wait for standbys and it is neither heard of nor to be started again.
-fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
+pub(super) fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
     view.state.sync.is_on().then_some(())?;
     let held = view.state.primacy.held()?;
     (view.ended().is_some() || view.fresh(held.0).is_none() || silent(view, held.0)).then_some(held)

@@ -527,6 +527,7 @@ fn regained_right(view: &View<'_>) -> Option<Verdict> {
 
 fn healthy(view: &View<'_>) -> Option<Verdict> {
     let heard = view.holding()?;
+    fence::gone(view).is_none().then_some(())?;
     stand(format!("{} renews its lease", heard.report.member()))
 }
 
