@@ -16,12 +16,13 @@ lint:
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials.
+# Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials, MODE=off for asynchronous replication.
 TRIALS ?= 10
+MODE ?= quorum
 bench: prepare
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
-	target/release/bench --trials $(TRIALS)
+	target/release/bench --trials $(TRIALS) --mode $(MODE)
 
 # What an idle cluster costs: memory, processor time, log entries.
 bench-idle: prepare
