@@ -193,6 +193,7 @@ fn report(node: usize) -> Report {
         offer: None,
         promise: None,
         synced: None,
+        primary_answers: None,
     }
 }
 

@@ -83,8 +83,16 @@ fn may_begin(view: &View<'_>) -> bool {
     let Some((name, _)) = view.state.primacy.held() else {
         return false;
     };
-    view.ended().is_some()
-        || silent(view, name) && (view.settings.fence_after_ms > 0 || view.now >= view.move_at())
+    let at_once = view.settings.fence_after_ms > 0 && !still_serves(view, name);
+    view.ended().is_some() || silent(view, name) && (at_once || view.now >= view.move_at())
+}
+
+/// Only its daemon is silent: it may be restarted within the lease, and no session need be lost.
+fn still_serves(view: &View<'_>, holder: &MemberName) -> bool {
+    let others = view.state.members.keys().filter(|name| *name != holder);
+    others
+        .filter_map(|name| view.fresh(name))
+        .any(|heard| heard.report.primary_answers == Some(true))
 }
 
 /// Whether the copies that run as standbys now would be enough.

@@ -380,6 +380,7 @@ fn said(report: &mut Report, key: &str, value: &str) {
         }
         "unpromotable" => report.unpromotable = (value != "no").then(|| value.to_owned()),
         "incarnation" => report.info.incarnation = Some(Incarnation(number(value))),
+        "knocked" => report.primary_answers = Some(value == "answered"),
         "promised" | "synced" => script_sync::said(report, key, value),
         "addr" => value.clone_into(&mut report.info.raft_addr),
         "offer" => {

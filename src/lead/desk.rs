@@ -277,7 +277,7 @@ fn differs(old: &Report, new: &Report) -> bool {
         let postgres = report.postgres.as_ref();
         (
             report.tenure.clone(),
-            (report.promise, report.synced),
+            (report.promise, report.synced, report.primary_answers),
             report.info.clone(),
             report.unpromotable.clone(),
             postgres.map(|p| {

@@ -4,6 +4,7 @@ use super::data::Holdings;
 use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
+use super::lookout::Lookout;
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
@@ -89,6 +90,9 @@ pub struct Agent {
     pub(super) promise: Option<Promise>,
     /// The newest change of the synchronous set that is proved.
     pub(super) synced: Option<Synced>,
+    /// Whether a primary whose daemon is silent still serves.
+    pub(super) lookout: Lookout,
+    pub(super) primary_answers: Option<bool>,
     /// The epoch that is over here, and why.
     pub(super) ended: Option<(Epoch, String)>,
     /// A checkpoint has completed since the promotion.
@@ -163,6 +167,8 @@ impl Agent {
             risen: None,
             promise: None,
             synced: None,
+            lookout: Lookout::new(),
+            primary_answers: None,
             ended: None,
             checkpointed: None,
             streamed_in: None,
@@ -220,12 +226,14 @@ impl Agent {
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
         let mut poke = self.parts.poke.clone();
+        let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
         loop {
             self.guard = guard.borrow_and_update().clone();
             self.probed = probed.borrow_and_update().clone();
             state.mark_unchanged();
             word.mark_unchanged();
+            knocked.mark_unchanged();
             self.pass()?;
             if self.leaving && self.may_go(&mut gone_at) {
                 break;
@@ -236,6 +244,7 @@ impl Agent {
                 Ok(()) = probed.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = word.changed() => {}
+                Ok(()) = knocked.changed() => {}
                 Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
@@ -363,6 +372,7 @@ impl Agent {
         if self.epoch_since.0 != state.epoch {
             self.epoch_since = (state.epoch, now);
         }
+        self.primary_answers = self.look_out(&state, &word, now);
         self.note_standby(&state, now);
         self.note_reached(&state)?;
         self.unconfirmed_since = if state.is_confirmed() {
@@ -409,6 +419,18 @@ impl Agent {
             self.unpromotable = None;
         }
         Ok(())
+    }
+
+    /// Only where a silent primary would be fenced before its lease is over.
+    fn look_out(&mut self, state: &State, word: &Word, now: Moment) -> Option<bool> {
+        let (holder, _) = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        let endpoint = state.member(holder)?.info.postgres.clone()?;
+        let age_ms = seen.age_ms + now.since(word.at);
+        self.lookout.look(&endpoint, age_ms, now)
     }
 
     fn judge(&self, state: &State, now: Moment) -> Duty {

@@ -60,6 +60,7 @@ impl Agent {
         Report {
             promise: self.promise,
             synced: self.synced,
+            primary_answers: self.primary_answers,
             info: info(config, self.parts.group.id(), incarnation),
             run: self.parts.run,
             sent_at: now,
@@ -323,7 +324,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
     (
         report.info.clone(),
         report.tenure.clone(),
-        (report.promise, report.synced),
+        (report.promise, report.synced, report.primary_answers),
         postgres,
         report.unpromotable.clone(),
         report.offer.clone(),

@@ -22,6 +22,7 @@ mod hands;
 mod job;
 mod jobs;
 pub mod ledger;
+mod lookout;
 pub mod machine;
 mod probe;
 pub mod reporter;

@@ -93,3 +93,34 @@ async fn standbys_that_are_gone_are_dropped_and_counted_again_when_they_are_back
     crowd.await_flow(&herd).await;
     crowd.judge(&herd).await.0.demand_nothing_lost();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_quorum_mode_a_daemon_may_be_away_within_its_lease_and_nobody_notices() {
+    let mut herd = herd("quorum").await;
+    let (primary, _) = herd.await_leader_elsewhere(20).await;
+    await_names(&herd, primary, &names(&herd, "quorum", &herd.others(primary))).await;
+    let crowd = Crowd::gather(&herd).await;
+    let postmaster = herd.nodes[primary].postmaster_pid();
+    let other = herd.others(primary)[0];
+    herd.nodes[primary].kill_daemon();
+    // The fault's witness: the others know that the primary's daemon is silent, for longer than they would need.
+    herd.until("the leader notices the silence", 20, async || {
+        let explained = herd.nodes[other].get("/explain").await;
+        explained.is_some_and(|(_, text)| text.contains("is silent"))
+    })
+    .await;
+    crowd.writer.await_flow(&herd, 100, 20).await;
+    herd.nodes[primary].start();
+    herd.until("the daemon back", 20, async || {
+        herd.nodes[primary].is_primary().await
+    })
+    .await;
+    crowd.await_flow(&herd).await;
+    assert_eq!(
+        herd.nodes[primary].postmaster_pid(),
+        postmaster,
+        "PostgreSQL was restarted"
+    );
+    assert_eq!(crowd.writer.connections(), 1, "the client noticed");
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
