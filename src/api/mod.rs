@@ -27,6 +27,7 @@
 
 mod documents;
 mod explain;
+mod explain_sync;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod health;
