@@ -198,6 +198,10 @@ fn cluster_member(member: &Member, report: &Report, role: &str, primary: Option<
     if let Some(tags) = shown_tags(&member.info.tags.shown) {
         doc.insert("tags".into(), tags);
     }
+    if let Some(why) = &report.unpromotable {
+        // Ours, and only where something is wrong: what keeps the member from being promoted.
+        doc.insert("trouble".into(), why.as_str().into());
+    }
     if !is_leader {
         // A former primary that was not yet re-pointed knows its place as `location`.
         let received = postgres.received.max(postgres.replayed).or(postgres.location);

@@ -66,6 +66,22 @@ fn a_restart_is_pending() {
 }
 
 #[test]
+fn a_member_in_trouble_says_why() {
+    let mut facts = facts(0);
+    let report = &mut Arc::make_mut(&mut facts.members)[1].report;
+    report.unpromotable = Some("the disk of /srv/pg is full (0 MB left)".into());
+    report.postgres = Some(crate::cluster::PostgresReport {
+        state: crate::cluster::PostgresState::Crashed,
+        role: Role::Demoted,
+        ..Default::default()
+    });
+    recorded(
+        "cli/testdata/list_trouble.txt",
+        &list(&facts, false, Format::Pretty),
+    );
+}
+
+#[test]
 fn one_port_one_line_each() {
     let mut facts = facts(0);
     for (node, member) in Arc::make_mut(&mut facts.state).members.values_mut().enumerate() {
