@@ -34,6 +34,7 @@
 )]
 
 pub mod addresses;
+pub mod disk;
 pub mod herd;
 pub mod node;
 pub mod node_file;
@@ -43,6 +44,7 @@ pub mod processes;
 pub mod rest;
 pub mod writer;
 
+pub use disk::Disk;
 pub use herd::Herd;
 pub use node::Node;
 pub use node_file::Options;
