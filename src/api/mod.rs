@@ -55,3 +55,5 @@ pub use wire::{Kind, Reply, dumps};
 mod golden_tests;
 #[cfg(test)]
 mod socket_tests;
+#[cfg(test)]
+mod sync_tests;

@@ -119,3 +119,25 @@ async fn a_disk_that_became_read_only_keeps_its_node_out_until_it_is_writable() 
     herd.await_streaming(old, RETURN_S).await;
     crowd.judge(&herd).await.0.demand_sound();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standbys_disk_is_full_nobody_notices_and_it_returns_when_there_is_room() {
+    let Some(herd) = with_disks().await else { return };
+    let (primary, _) = herd.await_leader_elsewhere(20).await;
+    let standby = herd.others(primary)[0];
+    let crowd = Crowd::gather(&herd).await;
+    let piece = "SELECT pg_logical_emit_message(false, 'judge', repeat('a', 700000))";
+    herd.disks[standby].fill();
+    herd.until("the standby's end", 30, async || {
+        // Until it needs another log file.
+        let _ = herd.nodes[primary].sql(piece).await;
+        herd.nodes[standby].postmaster_pid().is_none()
+    })
+    .await;
+    await_trouble(&herd, standby, primary, "is full").await;
+    crowd.await_flow(&herd).await;
+    herd.disks[standby].free();
+    herd.await_streaming(standby, RETURN_S).await;
+    assert_eq!(herd.await_whole(RETURN_S).await, primary, "the primary moved");
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
