@@ -8,13 +8,14 @@ const GIVE_WAY_S: f64 = 30.0;
 /// Room for a database cluster, its log and one copy of it.
 const DISK_MIB: u64 = 512;
 
-async fn with_disks() -> Option<Herd> {
+async fn with_disks(mode: Option<&'static str>) -> Option<Herd> {
     if let Some(why) = disk::unavailable() {
         eprintln!("skipped: {why}");
         return None;
     }
     let options = Options {
         disk_mib: Some(DISK_MIB),
+        synchronous_mode: mode,
         ..Options::default()
     };
     Some(Herd::grown(3, options).await)
@@ -53,7 +54,18 @@ async fn await_trouble(herd: &Herd, node: usize, asked: usize, word: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_primarys_disk_is_full_another_serves_and_it_returns_when_there_is_room() {
-    let Some(herd) = with_disks().await else { return };
+    a_full_disk_of_the_primary(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_quorum_mode_the_primarys_disk_is_full_and_another_serves() {
+    a_full_disk_of_the_primary(Some("quorum")).await;
+}
+
+async fn a_full_disk_of_the_primary(mode: Option<&'static str>) {
+    let Some(herd) = with_disks(mode).await else {
+        return;
+    };
     let (old, _) = herd.await_leader_elsewhere(20).await;
     let crowd = Crowd::gather(&herd).await;
     let since = matriarch::clock::boot_ns();
@@ -76,7 +88,9 @@ async fn the_primarys_disk_is_full_another_serves_and_it_returns_when_there_is_r
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_primary_panics_on_a_full_disk_and_is_not_started_there_again_and_again() {
-    let Some(herd) = with_disks().await else { return };
+    let Some(herd) = with_disks(None).await else {
+        return;
+    };
     let (old, _) = herd.await_leader_elsewhere(20).await;
     herd.disks[old].fill();
     // The next log file cannot be made: PostgreSQL panics. Piece by piece, so that the standbys keep up; and at once,
@@ -102,7 +116,9 @@ async fn the_primary_panics_on_a_full_disk_and_is_not_started_there_again_and_ag
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_became_read_only_keeps_its_node_out_until_it_is_writable() {
-    let Some(herd) = with_disks().await else { return };
+    let Some(herd) = with_disks(None).await else {
+        return;
+    };
     let (old, _) = herd.await_leader_elsewhere(20).await;
     let crowd = Crowd::gather(&herd).await;
     // The kernel remounts only what nobody writes: right after a crash, before anything is started there again.
@@ -122,7 +138,9 @@ async fn a_disk_that_became_read_only_keeps_its_node_out_until_it_is_writable() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standbys_disk_is_full_nobody_notices_and_it_returns_when_there_is_room() {
-    let Some(herd) = with_disks().await else { return };
+    let Some(herd) = with_disks(None).await else {
+        return;
+    };
     let (primary, _) = herd.await_leader_elsewhere(20).await;
     let standby = herd.others(primary)[0];
     let crowd = Crowd::gather(&herd).await;

@@ -138,7 +138,8 @@ async fn a_primary_that_ends_by_itself_three_times_in_a_row_is_replaced_although
         herd.nodes[old].kill_postmaster();
         // Only it has the row: twice that is reason enough to start it again.
         herd.until("the same primary again", FAILOVER_S, async || {
-            herd.nodes[old].is_primary().await && herd.nodes[old].postmaster_pid() != Some(before)
+            let now = herd.nodes[old].postmaster_pid();
+            now.is_some_and(|pid| pid != before) && herd.nodes[old].is_primary().await
         })
         .await;
     }
