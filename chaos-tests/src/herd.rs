@@ -1,6 +1,7 @@
 //! A whole cluster in a temporary directory, and waiting for it with a deadline that explains itself.
 
 use crate::addresses::Addresses;
+use crate::disk::Disk;
 use crate::node::Node;
 use crate::node_file::{Options, Sheet};
 use crate::processes;
@@ -22,6 +23,9 @@ pub struct Herd {
     pub nodes: Vec<Node>,
     /// What it was made with.
     pub options: Options,
+    /// The nodes' disks, where they have their own.
+    pub disks: Vec<Disk>,
+    // After the disks: fields are dropped in this order.
     dir: tempfile::TempDir,
     _addresses: Addresses,
 }
@@ -39,13 +43,21 @@ impl Herd {
         give_to_postgres(dir.path());
         let scope = format!("herd-{}", addresses.label());
         let ips: Vec<Ipv4Addr> = (0..count).map(|i| addresses.ip(i)).collect();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut disks) = (Vec::new(), Vec::new());
         for (i, ip) in ips.iter().enumerate() {
             let name = format!("node{}", i + 1);
             let node_dir = dir.path().join(&name);
             std::fs::create_dir_all(node_dir.join("socket")).expect("directory of the node");
             give_to_postgres(&node_dir);
             give_to_postgres(&node_dir.join("socket"));
+            let data_dir = match options.disk_mib.filter(|_| options.witness != Some(i)) {
+                Some(mib) => {
+                    let at = node_dir.join("disk");
+                    disks.push(Disk::make(node_dir.join("disk.img"), at.clone(), mib));
+                    at.join("data")
+                }
+                None => node_dir.join("data"),
+            };
             let partners: Vec<Ipv4Addr> = ips.iter().copied().filter(|other| other != ip).collect();
             let sheet = Sheet {
                 scope: &scope,
@@ -53,16 +65,18 @@ impl Herd {
                 ip: *ip,
                 partners: &partners,
                 dir: &node_dir,
+                data_dir: &data_dir,
                 is_witness: options.witness == Some(i),
                 options: &options,
             };
-            let node = Node::new(name.clone(), *ip, node_dir.clone());
+            let node = Node::new(name.clone(), *ip, node_dir.clone(), data_dir.clone());
             std::fs::write(node.file(), sheet.text()).expect("the node file is written");
             nodes.push(node);
         }
         Self {
             nodes,
             options,
+            disks,
             dir,
             _addresses: addresses,
         }

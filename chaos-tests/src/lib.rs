@@ -34,6 +34,7 @@
 )]
 
 pub mod addresses;
+pub mod disk;
 pub mod herd;
 pub mod node;
 pub mod node_file;
@@ -44,6 +45,7 @@ pub mod rest;
 pub mod sim;
 pub mod writer;
 
+pub use disk::Disk;
 pub use herd::Herd;
 pub use node::Node;
 pub use node_file::Options;

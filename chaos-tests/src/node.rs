@@ -24,15 +24,17 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Everything it owns.
     pub dir: PathBuf,
+    data_dir: PathBuf,
     daemon: Option<Child>,
 }
 
 impl Node {
-    pub(crate) fn new(name: String, ip: Ipv4Addr, dir: PathBuf) -> Self {
+    pub(crate) fn new(name: String, ip: Ipv4Addr, dir: PathBuf, data_dir: PathBuf) -> Self {
         Self {
             name,
             ip,
             dir,
+            data_dir,
             daemon: None,
         }
     }
@@ -65,7 +67,7 @@ impl Node {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.data_dir.clone()
     }
 
     /// Address of its peer port.
@@ -165,6 +167,21 @@ impl Node {
     /// Ends `freeze_daemon`.
     pub fn thaw_daemon(&self) {
         processes::thaw(self.daemon_pid());
+    }
+
+    /// Stops every process of its PostgreSQL with SIGSTOP: connections are made, and nothing is answered.
+    pub fn freeze_postgres(&self) -> Vec<i32> {
+        let postmaster = self.postmaster_pid().expect("a postmaster runs");
+        // The parent first: it could replace a child that stands still.
+        processes::freeze(postmaster);
+        let mut frozen = vec![postmaster];
+        for process in self.postgres_processes() {
+            if process.pid != postmaster && processes::is_alive(process.pid) {
+                processes::freeze(process.pid);
+                frozen.push(process.pid);
+            }
+        }
+        frozen
     }
 
     /// Removes the Raft directory of a node that does not run.

@@ -17,6 +17,10 @@ pub struct Options {
     pub witness: Option<usize>,
     /// `synchronous_mode`, where the file names one.
     pub synchronous_mode: Option<&'static str>,
+    /// Every node's data lies on a disk of its own with so many MiB; needs root.
+    pub disk_mib: Option<u64>,
+    /// More lines of `bootstrap.dcs`, such as `primary_hang_timeout: 2`.
+    pub dcs: Vec<String>,
 }
 
 impl Default for Options {
@@ -25,6 +29,8 @@ impl Default for Options {
             ttl: 2.0,
             witness: None,
             synchronous_mode: None,
+            disk_mib: None,
+            dcs: Vec::new(),
         }
     }
 }
@@ -36,6 +42,7 @@ pub(crate) struct Sheet<'a> {
     pub(crate) ip: Ipv4Addr,
     pub(crate) partners: &'a [Ipv4Addr],
     pub(crate) dir: &'a Path,
+    pub(crate) data_dir: &'a Path,
     pub(crate) is_witness: bool,
     pub(crate) options: &'a Options,
 }
@@ -69,12 +76,15 @@ impl Sheet<'_> {
     }
 
     fn bootstrap(&self) -> String {
-        let mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
+        let mut more = self.options.synchronous_mode.map_or_else(String::new, |mode| {
             // Quoted: YAML reads a bare `on` as a boolean.
             format!("    synchronous_mode: '{mode}'\n")
         });
+        for line in &self.options.dcs {
+            let _ = writeln!(more, "    {line}");
+        }
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{more}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
              pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
@@ -84,11 +94,13 @@ impl Sheet<'_> {
     }
 
     fn postgresql(&self) -> String {
-        let Self { ip, dir, .. } = self;
-        let dir = dir.display();
+        let Self {
+            ip, dir, data_dir, ..
+        } = self;
+        let (dir, data_dir) = (dir.display(), data_dir.display());
         let mut text = format!(
             "postgresql:\n  listen: {ip}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
-             data_dir: {dir}/data\n  pgpass: {dir}/pgpass\n  authentication:\n"
+             data_dir: {data_dir}\n  pgpass: {dir}/pgpass\n  authentication:\n"
         );
         for (role, user) in [
             ("superuser", "postgres"),

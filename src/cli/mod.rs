@@ -19,6 +19,7 @@ mod client;
 mod demo;
 mod document;
 mod explain;
+mod explain_sync;
 mod history;
 mod list;
 mod out;

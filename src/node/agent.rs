@@ -1,6 +1,7 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
 use super::data::Holdings;
+use super::fitness::Fitness;
 use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
@@ -128,6 +129,7 @@ pub struct Agent {
     pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) unpromotable: Option<(String, Moment)>,
+    pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
     pub(super) duty: Duty,
@@ -156,7 +158,10 @@ impl Agent {
             running = Some(epoch);
             tracing::info!("taking over the running PostgreSQL, primary of epoch {epoch}");
         }
+        let section = parts.config.postgresql.as_ref();
+        let dirs = section.map(|section| vec![section.data_dir.clone(), section.data_dir.join("pg_wal")]);
         let agent = Self {
+            fitness: Fitness::new(dirs.unwrap_or_default()),
             me: parts.config.name.clone(),
             parts,
             guard,
@@ -291,6 +296,7 @@ impl Agent {
         }
         self.postmaster
             .send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
+        self.look_at_fitness(now);
         self.take_in(now)?;
         let state = self.parts.state.borrow().clone();
         self.duty = self.judge(&state, now);
@@ -473,11 +479,14 @@ impl Agent {
                 now.since(since) / 1_000
             ));
         }
+        if let Some(why) = self.must_give_way() {
+            return Duty::Fence(why);
+        }
         duty::duty(state, &local, now)
     }
 
     /// A serving primary that does not answer SQL for `primary_hang_timeout`.
-    fn hung_since(&self, now: Moment) -> Option<Moment> {
+    pub(super) fn hung_since(&self, now: Moment) -> Option<Moment> {
         let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
         let since = self.probed.failing_since?;
         (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)

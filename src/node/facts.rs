@@ -65,16 +65,19 @@ impl Agent {
             run: self.parts.run,
             sent_at: now,
             revision: state.revision,
-            tenure: self.tenure(state),
+            tenure: self.tenure(state, now),
             postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
-            unpromotable: self.unpromotable.as_ref().map(|(why, _)| why.clone()),
+            unpromotable: self
+                .fitness
+                .unfit(now)
+                .or_else(|| self.unpromotable.as_ref().map(|(why, _)| why.clone())),
             activity: self.activity(),
             offer: self.offer(state),
         }
     }
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
-    fn tenure(&self, state: &State) -> Tenure {
+    fn tenure(&self, state: &State, now: Moment) -> Tenure {
         let Some((holder, epoch)) = state.primacy.last() else {
             return Tenure::None;
         };
@@ -98,7 +101,7 @@ impl Agent {
             .to_owned();
         match self.process() {
             // The end of the log is part of the last word, so that waits until it was read.
-            Process::Down if self.end_is_known() => Tenure::Ended {
+            Process::Down if self.end_is_known(now) => Tenure::Ended {
                 epoch,
                 end: self.holdings.end,
                 why,
@@ -112,9 +115,10 @@ impl Agent {
         }
     }
 
-    fn end_is_known(&self) -> bool {
+    fn end_is_known(&self, now: Moment) -> bool {
         let nothing_there = matches!(self.holdings.data, Data::Absent | Data::Broken(_));
-        self.holdings.end.is_some() || nothing_there || self.unreadable >= UNREADABLE_AFTER
+        let end = self.holdings.end.is_some() || nothing_there || self.unreadable >= UNREADABLE_AFTER;
+        end && self.fitness.is_known(now)
     }
 
     fn offer(&self, state: &State) -> Option<Offer> {

@@ -108,6 +108,9 @@ impl Hands {
         settings: &Settings,
         epoch: Option<crate::cluster::Epoch>,
     ) -> Result<i32, String> {
+        if let Some(why) = config::start_race(settings, self.postgres.version().num) {
+            tracing::warn!("{why}");
+        }
         let effective = self.effective(settings);
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {

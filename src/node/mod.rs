@@ -17,7 +17,9 @@
 
 mod agent;
 mod data;
+mod disk;
 mod facts;
+mod fitness;
 mod hands;
 mod job;
 mod jobs;

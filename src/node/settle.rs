@@ -56,6 +56,7 @@ impl Agent {
             }
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
+                self.fitness.doubt(now);
                 self.trouble = Some(format!("could not become primary: {why}"));
                 self.unpromotable =
                     Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
@@ -81,6 +82,7 @@ impl Agent {
                 if *purpose == Purpose::ReadEnd {
                     self.unreadable = self.unreadable.saturating_add(1);
                 }
+                self.fitness.doubt(now);
                 tracing::warn!("{what} failed: {why}");
                 self.trouble = Some(format!("{what} failed: {why}"));
                 self.retry_at.insert(what, now.plus(RETRY_MS));

@@ -49,6 +49,9 @@ impl Agent {
         if self.look(&hands, now) || self.leaving {
             return Ok(());
         }
+        if self.is_held_back(now) {
+            return Ok(());
+        }
         match self.duty.clone() {
             Duty::Rest(_) | Duty::AwaitLease(_) | Duty::Fence(_) => Ok(()),
             Duty::End(epoch) => {

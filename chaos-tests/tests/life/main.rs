@@ -10,7 +10,9 @@
 mod bad_input;
 mod bootstrap;
 mod daemon_fails;
+mod disk_full;
 mod half_done;
+mod hang;
 mod primary_dies;
 mod quorum;
 mod return_home;

@@ -124,3 +124,39 @@ async fn in_quorum_mode_a_daemon_may_be_away_within_its_lease_and_nobody_notices
     assert_eq!(crowd.writer.connections(), 1, "the client noticed");
     crowd.judge(&herd).await.0.demand_nothing_lost();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_balancers_find_the_synchronous_standbys_by_patronis_probes() {
+    for (mode, count) in [("on", 1), ("quorum", 2)] {
+        let herd = herd(mode).await;
+        let primary = herd.await_primary(20, |_| true).await;
+        let (probe, flag) = match mode {
+            "on" => ("/sync", "/sync_standby"),
+            _ => ("/quorum", "/quorum_standby"),
+        };
+        let found = async |path: &str| {
+            let mut found = 0;
+            for node in &herd.nodes {
+                found += usize::from(matches!(node.get(path).await, Some((200, _))));
+            }
+            found
+        };
+        herd.until("the standbys that acknowledge", RETURN_S, async || {
+            found(probe).await == count && found("/async").await == 2 - count
+        })
+        .await;
+        assert_eq!(
+            found(&format!("/read-only{}", probe.replace('/', "-"))).await,
+            count + 1
+        );
+        let mut said = 0;
+        for node in herd.others(primary) {
+            let counts = herd.nodes[node].patroni(flag).await.as_deref() == Some("true");
+            let probed = matches!(herd.nodes[node].get(probe).await, Some((200, _)));
+            assert_eq!(counts, probed, "{} contradicts itself", herd.nodes[node].name);
+            said += usize::from(counts);
+        }
+        assert_eq!(said, count);
+        assert_eq!(herd.nodes[primary].patroni(flag).await, None);
+    }
+}
