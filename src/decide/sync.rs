@@ -109,7 +109,7 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
             .is_none_or(|limit| lag(heard) <= limit);
         level
             && if counts {
-                now || lately
+                lately
             } else {
                 now && member.fitness == crate::cluster::Fitness::Fit
             }

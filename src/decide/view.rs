@@ -16,7 +16,7 @@ pub struct Heard {
     pub at: Moment,
     /// When the sender was last seen following the current primary closely, or was given the benefit of the doubt.
     pub followed_at: Moment,
-    /// When the sender was last seen streaming from the current primary.
+    /// When the primary last said that the sender's stream moves.
     pub streamed_at: Moment,
     /// When the sender first said that its current epoch ended.
     pub ended_at: Option<Moment>,

@@ -51,6 +51,37 @@ impl Inner {
         }
         true
     }
+
+    /// Which standbys move, by the primary's word: they have what it had when it reported last, or more than they had
+    /// then. One that is connected and stands still holds commits as surely as one that is gone.
+    fn note_streams(&mut self, report: &Report, state: &State, now: Moment) {
+        let holder = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| *holder == report.member());
+        let Some((holder, epoch)) = holder else { return };
+        let before = self
+            .heard
+            .get(holder)
+            .and_then(|heard| heard.report.postgres.clone());
+        let (Some(before), Some(present)) = (before, &report.postgres) else {
+            return;
+        };
+        let moving = present.senders.iter().filter(|sender| {
+            let earlier = before.senders.iter().find(|earlier| earlier.name == sender.name);
+            let advanced = earlier.is_some_and(|earlier| sender.flushed > earlier.flushed);
+            sender.streaming && (advanced || sender.flushed >= before.location)
+        });
+        for sender in moving {
+            let found = self
+                .heard
+                .iter_mut()
+                .find(|(name, _)| name.as_str().eq_ignore_ascii_case(&sender.name));
+            if let Some((_, heard)) = found.filter(|(_, heard)| streams(&heard.report, epoch)) {
+                heard.streamed_at = now;
+            }
+        }
+    }
 }
 
 /// A verdict with what it was reached on.
@@ -140,11 +171,8 @@ impl Desk {
         } else {
             old.map_or(now, |old| old.followed_at)
         };
-        let streamed_at = if streams(&report, state.epoch) {
-            now
-        } else {
-            old.map_or(Moment(0), |old| old.streamed_at)
-        };
+        let streamed_at = old.map_or(Moment(0), |old| old.streamed_at);
+        inner.note_streams(&report, state, now);
         inner.heard.insert(
             name,
             Heard {

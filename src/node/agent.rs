@@ -24,6 +24,8 @@ use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(100);
+/// What was heard of a primary longer ago says nothing of it.
+const STALE_MS: u64 = 3_000;
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// PostgreSQL gets this long to end its children when it is stopped past its guard.
@@ -501,6 +503,9 @@ impl Agent {
             return None;
         }
         let position = seen.report.postgres.as_ref()?.location?;
+        if seen.age_ms + clock::now().since(word.at) > STALE_MS {
+            return None;
+        }
         // The report itself may be as old as one probe more.
         let age_ms = seen.age_ms + 2 * self.parts.settings.borrow().report_interval_ms;
         Some((

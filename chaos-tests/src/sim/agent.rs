@@ -160,6 +160,9 @@ fn judge(world: &World, node: usize, now: Moment) -> Duty {
             .iter()
             .find(|seen| seen.report.member() == holder)?;
         let at = seen.report.postgres.as_ref()?.location?;
+        if seen.age_ms + now.since(mind.word.at) > 3_000 {
+            return None;
+        }
         let later = mind.word.at.0.saturating_sub(seen.age_ms + 400) > mind.end_at.0;
         serves(&seen.report, epoch).then_some((at, later))
     });

@@ -3,7 +3,7 @@
 use super::server::{Life, Server, lsn};
 use matriarch::cluster::{
     Endpoint, Epoch, Grant, Incarnation, MemberInfo, MemberName, Moment, PostgresReport, PostgresState,
-    Promise, Report, Revision, Role, Seen, State, Synced, Tags, Tenure, Timeline, WalEnd, command,
+    Promise, Report, Revision, Role, Seen, Sender, State, Synced, Tags, Tenure, Timeline, WalEnd, command,
 };
 use matriarch::decide::duty::{Data, Duty, Process};
 use matriarch::lead::Desk;
@@ -317,6 +317,20 @@ impl Node {
         report.checkpointed = server.is_writable();
         if server.is_writable() {
             report.location = Some(lsn(copy.log.len()));
+            report.senders = server
+                .senders
+                .iter()
+                .map(|sender| Sender {
+                    name: if sender.plain {
+                        name(sender.to).0
+                    } else {
+                        format!("{} (new)", name(sender.to))
+                    },
+                    streaming: true,
+                    flushed: Some(lsn(sender.flushed)),
+                    sync_state: String::new(),
+                })
+                .collect();
         } else if server.life == Life::Up {
             let half = if copy.torn { 4 } else { 0 };
             report.received = Some(matriarch::cluster::Lsn(lsn(copy.log.len()).0 + half));
