@@ -14,9 +14,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// What the guard was started with and PostgreSQL shall have again.
 #[derive(Debug)]
 pub(super) struct Inherited {
-    env: Vec<(OsString, OsString)>,
+    pub(super) env: Vec<(OsString, OsString)>,
     /// The out-of-memory score before the guard changed its own.
-    oom_score: String,
+    pub(super) oom_score: String,
 }
 
 impl Inherited {
@@ -36,6 +36,15 @@ impl Inherited {
 pub(super) fn may_inherit(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"PATRONI_", b"MATRIARCH_", b"LISTEN_", b"WATCHDOG_"];
     name != b"NOTIFY_SOCKET" && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// What the environment holds that is not for PostgreSQL but for this program: settings and secrets of the node.
+pub fn hidden_variables() -> Vec<(String, String)> {
+    let ours = |name: &str| name.starts_with("PATRONI_") || name.starts_with("MATRIARCH_");
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| ours(name))
+        .collect()
 }
 
 /// A postmaster that was forked; the report closes empty when it was executed.

@@ -52,6 +52,7 @@
 
 mod door;
 mod handle;
+mod herald;
 mod keeper;
 mod launch;
 mod lease;
@@ -61,8 +62,12 @@ pub mod process;
 mod state;
 mod sweep;
 mod ward;
+mod watchdog;
 mod wire;
 
 pub use handle::{Guard, GuardOptions};
+pub use launch::hidden_variables;
 pub use nix::sys::signal::Signal;
-pub use state::{GuardError, GuardState, StartSpec};
+pub use state::{
+    GuardError, GuardState, Messenger, StartSpec, WatchdogDriver, WatchdogFault, WatchdogOrder, WatchdogState,
+};

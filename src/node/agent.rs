@@ -431,6 +431,15 @@ impl Agent {
                 now.since(since) / 1_000
             ));
         }
+        if self.risen.is_some()
+            && let Some(why) = self
+                .parts
+                .hands
+                .as_ref()
+                .and_then(|hands| hands.watchdog_trouble(true))
+        {
+            return Duty::Fence(why);
+        }
         duty::duty(state, &local, now)
     }
 

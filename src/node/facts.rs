@@ -66,10 +66,15 @@ impl Agent {
             revision: state.revision,
             tenure: self.tenure(state),
             postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
-            unpromotable: self.unpromotable.as_ref().map(|(why, _)| why.clone()),
+            unpromotable: self.why_unpromotable(),
             activity: self.activity(),
             offer: self.offer(state),
         }
+    }
+
+    fn why_unpromotable(&self) -> Option<String> {
+        let tried = self.unpromotable.as_ref().map(|(why, _)| why.clone());
+        tried.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
     }
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.

@@ -16,11 +16,13 @@
 //! same epoch.
 
 mod agent;
+pub mod charge;
 mod data;
 mod facts;
 mod hands;
 mod job;
 mod jobs;
+pub mod last_word;
 pub mod ledger;
 pub mod machine;
 mod probe;
