@@ -15,6 +15,10 @@ pub struct Options {
     pub ttl: f64,
     /// Index of the node that votes and holds no data.
     pub witness: Option<usize>,
+    /// More lines of `raft:`, indented; `{dir}` is the node's directory.
+    pub raft: String,
+    /// More sections; `{dir}` is the node's directory.
+    pub sections: String,
 }
 
 impl Default for Options {
@@ -22,6 +26,8 @@ impl Default for Options {
         Self {
             ttl: 2.0,
             witness: None,
+            raft: String::new(),
+            sections: String::new(),
         }
     }
 }
@@ -59,9 +65,11 @@ impl Sheet<'_> {
             "scope: {scope}\n\
              name: {name}\n\
              restapi:\n  listen: {ip}:{REST_PORT}\n  connect_address: {ip}:{REST_PORT}\n\
-             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n",
+             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n{}{}",
             partners.join(", "),
             self.dir.join("raft").display(),
+            self.options.raft.replace("{dir}", &self.dir.display().to_string()),
+            self.options.sections.replace("{dir}", &self.dir.display().to_string()),
         )
     }
 

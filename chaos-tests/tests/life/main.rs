@@ -11,6 +11,7 @@ mod bad_input;
 mod bootstrap;
 mod daemon_fails;
 mod half_done;
+mod last_word;
 mod primary_dies;
 mod quorum;
 mod return_home;
