@@ -34,7 +34,9 @@
 )]
 
 pub mod addresses;
+pub mod freezer;
 pub mod herd;
+pub mod kennel;
 pub mod node;
 pub mod node_file;
 pub mod oracle;

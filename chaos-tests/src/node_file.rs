@@ -68,8 +68,12 @@ impl Sheet<'_> {
              raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n{}{}",
             partners.join(", "),
             self.dir.join("raft").display(),
-            self.options.raft.replace("{dir}", &self.dir.display().to_string()),
-            self.options.sections.replace("{dir}", &self.dir.display().to_string()),
+            self.options
+                .raft
+                .replace("{dir}", &self.dir.display().to_string()),
+            self.options
+                .sections
+                .replace("{dir}", &self.dir.display().to_string()),
         )
     }
 

@@ -126,6 +126,7 @@ impl Agent {
         let ready = state.system_id.is_none()
             && config.postgresql.is_some()
             && config.bootstrap.allow
+            && self.why_unpromotable().is_none()
             && self.caught_up
             && (self.holdings.end.is_some() || self.holdings.system_id().is_none())
             && self.holdings.data != crate::decide::duty::Data::Unknown;

@@ -59,7 +59,8 @@ async fn the_daemon_is_killed_and_the_word_is_spoken_with_the_groups_certificate
     let mut herd = Herd::new(
         3,
         Options {
-            raft: "  certfile: '{dir}/cert.pem'\n  keyfile: '{dir}/key.pem'\n  cafile: '{dir}/ca.pem'\n".to_owned(),
+            raft: "  certfile: '{dir}/cert.pem'\n  keyfile: '{dir}/key.pem'\n  cafile: '{dir}/ca.pem'\n"
+                .to_owned(),
             ..Options::default()
         },
     );

@@ -10,12 +10,14 @@
 mod bad_input;
 mod bootstrap;
 mod daemon_fails;
+mod frozen;
 mod half_done;
 mod last_word;
 mod primary_dies;
 mod quorum;
 mod return_home;
 mod storm;
+mod watchdog;
 
 use matriarch_chaos::oracle::{self, Verdict};
 use matriarch_chaos::writer::Write;
