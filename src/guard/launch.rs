@@ -38,6 +38,17 @@ pub(super) fn may_inherit(name: &[u8]) -> bool {
     name != b"NOTIFY_SOCKET" && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// A postmaster may be protected as the daemon is; the backends, which use the memory, are not: PostgreSQL's own way.
+fn spare_backends(oom_score: &str) -> Vec<(OsString, OsString)> {
+    let protected = oom_score.trim().parse::<i32>().is_ok_and(|score| score < 0);
+    let variables = [
+        ("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"),
+        ("PG_OOM_ADJUST_VALUE", "0"),
+    ];
+    let variables = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    variables.into_iter().filter(|_| protected).collect()
+}
+
 /// What the environment holds that is not for PostgreSQL but for this program: settings and secrets of the node.
 pub fn hidden_variables() -> Vec<(String, String)> {
     let ours = |name: &str| name.starts_with("PATRONI_") || name.starts_with("MATRIARCH_");
@@ -113,7 +124,9 @@ impl<'a> Plan<'a> {
             .env
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let env = kept.chain(set).map(|(mut name, value)| {
+        let oom = spare_backends(&inherited.oom_score);
+        let oom = oom.into_iter().filter(|(name, _)| !given(name));
+        let env = kept.chain(oom).chain(set).map(|(mut name, value)| {
             name.push("=");
             name.push(value);
             CString::new(name.into_vec())

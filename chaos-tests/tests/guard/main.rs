@@ -37,6 +37,15 @@ async fn postgresql_starts_as_its_user_and_stops_clean() {
     let own = |file| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap();
     let its = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     assert_eq!(its("oom_score_adj"), own("oom_score_adj"));
+    // The guard itself is never chosen, where this process could have chosen the same for itself.
+    let keeper = guard.pid().unwrap();
+    let score = std::fs::read_to_string(format!("/proc/{keeper}/oom_score_adj")).unwrap();
+    let permitted = Command::new("sh")
+        .args(["-c", "echo -1000 > /proc/self/oom_score_adj"])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(score.trim() == "-1000", permitted.success(), "{score}");
     let status = its("status");
     let line = |key| {
         status
@@ -81,6 +90,34 @@ async fn postgresql_starts_as_its_user_and_stops_clean() {
     guard.quit().await.unwrap();
     eventually("the guard has gone", || comm(keeper) != "matriarch-guard").await;
     assert!(!ward.raft.path().join("guard.sock").exists());
+}
+
+#[tokio::test]
+async fn a_protected_daemon_protects_its_postmaster_and_not_the_backends() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let ward = Ward::new();
+    let wrapper = ward.raft.path().join("protected");
+    let program = ward::matriarch();
+    let script = format!(
+        "#!/bin/sh\necho -500 > /proc/self/oom_score_adj\nexec '{}' \"$@\"\n",
+        program.display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let guard = ward.attach_as(wrapper).await;
+    let (pid, client) = ward.start(&guard).await;
+    let score = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse::<i32>().unwrap()
+    };
+    let backend: i32 = client
+        .query_one("select pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!((score(pid), score(backend)), (-500, 0));
 }
 
 #[tokio::test]

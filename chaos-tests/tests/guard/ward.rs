@@ -89,10 +89,15 @@ impl Ward {
     }
 
     pub(crate) async fn attach(&self) -> Guard {
+        self.attach_as(matriarch()).await
+    }
+
+    /// With a guard started by this program.
+    pub(crate) async fn attach_as(&self, exe: PathBuf) -> Guard {
         let options = GuardOptions {
             dir: self.raft.path().to_owned(),
             data_dir: Some(self.data()),
-            exe: matriarch(),
+            exe,
         };
         let guard = Guard::attach(options).await.unwrap();
         self.guards.lock().unwrap().push(guard.pid().unwrap());
