@@ -175,7 +175,14 @@ fn become_user(identity: &Identity) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::may_inherit;
+    use super::{may_inherit, spare_backends};
+
+    #[test]
+    fn backends_are_spared_a_protection_only_where_there_is_one() {
+        for (score, variables) in [("-900\n", 2), ("0\n", 0), ("300\n", 0), ("", 0)] {
+            assert_eq!(spare_backends(score).len(), variables, "{score:?}");
+        }
+    }
 
     #[test]
     fn secrets_of_the_daemon_are_not_inherited() {
