@@ -432,11 +432,7 @@ impl Agent {
             ));
         }
         if self.risen.is_some()
-            && let Some(why) = self
-                .parts
-                .hands
-                .as_ref()
-                .and_then(|hands| hands.watchdog_trouble(true))
+            && let Some(why) = self.parts.hands.as_ref().and_then(Hands::watchdog_lost)
         {
             return Duty::Fence(why);
         }

@@ -118,6 +118,15 @@ impl Hands {
         self.guard.start(spec).await.map_err(|why| why.to_string())
     }
 
+    /// Why a running primary must step down where a watchdog is required. One that is not armed yet, under a daemon
+    /// that has just taken over, is none of the reasons.
+    pub fn watchdog_lost(&self) -> Option<String> {
+        let state = self.guard.watch().borrow().watchdog;
+        matches!(state, WatchdogState::Unusable(_))
+            .then(|| self.watchdog_trouble(true))
+            .flatten()
+    }
+
     /// Waits until the guard itself says that it enforces the deadline of `epoch`: nothing may be writable before.
     pub async fn enforced(&self, epoch: crate::cluster::Epoch) -> Result<(), String> {
         let mut watch = self.guard.watch();
