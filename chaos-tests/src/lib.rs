@@ -35,7 +35,9 @@
 
 pub mod addresses;
 pub mod disk;
+pub mod freezer;
 pub mod herd;
+pub mod kennel;
 pub mod node;
 pub mod node_file;
 pub mod oracle;

@@ -21,6 +21,10 @@ pub struct Options {
     pub disk_mib: Option<u64>,
     /// More lines of `bootstrap.dcs`, such as `primary_hang_timeout: 2`.
     pub dcs: Vec<String>,
+    /// More lines of `raft:`, indented; `{dir}` is the node's directory.
+    pub raft: String,
+    /// More sections; `{dir}` is the node's directory.
+    pub sections: String,
 }
 
 impl Default for Options {
@@ -31,6 +35,8 @@ impl Default for Options {
             synchronous_mode: None,
             disk_mib: None,
             dcs: Vec::new(),
+            raft: String::new(),
+            sections: String::new(),
         }
     }
 }
@@ -69,9 +75,15 @@ impl Sheet<'_> {
             "scope: {scope}\n\
              name: {name}\n\
              restapi:\n  listen: {ip}:{REST_PORT}\n  connect_address: {ip}:{REST_PORT}\n\
-             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n",
+             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n{}{}",
             partners.join(", "),
             self.dir.join("raft").display(),
+            self.options
+                .raft
+                .replace("{dir}", &self.dir.display().to_string()),
+            self.options
+                .sections
+                .replace("{dir}", &self.dir.display().to_string()),
         )
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Looks only; nothing is started, bound for longer than a look, or written.
 
-use crate::config::{self, Config, PostgresConfig, Problem};
+use crate::config::{self, Config, PostgresConfig, Problem, WatchdogMode};
+use nix::unistd::{AccessFlags, access};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
@@ -75,6 +76,7 @@ impl Findings {
 fn machine(findings: &mut Findings, config: &Config) {
     readable_by_all(findings, config);
     tls_files(findings, config);
+    watchdog(findings, config);
     let mut doors = vec![(
         "raft",
         config
@@ -102,6 +104,27 @@ fn machine(findings: &mut Findings, config: &Config) {
     }
     for (key, address) in doors {
         ports(findings, key, &address);
+    }
+}
+
+/// Looks at the device only: opening it would start it.
+fn watchdog(findings: &mut Findings, config: &Config) {
+    let device = &config.watchdog.device;
+    let why = match access(device, AccessFlags::W_OK) {
+        _ if config.postgresql.is_none() => return,
+        Ok(()) => return,
+        Err(errno) => format!(
+            "watchdog.device: {} cannot be used: {}",
+            device.display(),
+            errno.desc()
+        ),
+    };
+    match config.watchdog.mode {
+        WatchdogMode::Off => {}
+        WatchdogMode::Automatic => findings.notes.push(format!("{why}; this node runs without it")),
+        WatchdogMode::Required => findings.warnings.push(format!(
+            "{why}; as it is required, this node would never be primary"
+        )),
     }
 }
 

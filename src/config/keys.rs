@@ -330,10 +330,10 @@ pub(crate) const KEYS: &[Key] = &[
     refused("tags.nostream", Text, &["off"], "members that do not stream are not supported yet; remove the tag"),
     refused("tags.replicatefrom", Text, &[], "cascading replication is not supported yet; remove the tag"),
     // ---- watchdog
-    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "Accepted for compatibility: no watchdog is used yet, and required is refused for that reason."),
+    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "off; automatic: used if it can be; required: without it this node is never primary. Without this section: off."),
     used("watchdog.device", Path, Default("/dev/watchdog"), "The device."),
-    used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds between the watchdog's timeout and the end of the lease; -1: half of ttl."),
-    ignored("watchdog.driver", Text, "only the kernel's interface is known"),
+    used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds that the watchdog's timeout is shorter than ttl; -1, and where nothing is left: half of ttl."),
+    used("watchdog.driver", Choice(&["default", "testing"]), Default("default"), "default: the kernel's interface; testing: Patroni's words on a pipe."),
     // ---- log
     used("log.level", Choice(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), Default("INFO"), "The least important level that is written."),
     used("log.type", Choice(&["plain", "json"]), Default("plain"), "Plain lines or JSON."),

@@ -67,7 +67,8 @@ pub(super) fn unprovable(view: &View<'_>) -> Option<Verdict> {
 pub(super) fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
     view.state.sync.is_on().then_some(())?;
     let held = view.state.primacy.held()?;
-    (view.ended().is_some() || view.fresh(held.0).is_none() || silent(view, held.0)).then_some(held)
+    let away = view.fresh(held.0).is_none() || silent(view, held.0) || deaf(view);
+    (view.ended().is_some() || away).then_some(held)
 }
 
 fn silent(view: &View<'_>, name: &MemberName) -> bool {
@@ -79,12 +80,17 @@ fn silent(view: &View<'_>, name: &MemberName) -> bool {
     view.now.since(heard.max(view.lead_since).max(view.held_since)) >= limit
 }
 
+/// It is heard, but for longer than any lease not as the holder: it does not hear what is agreed.
+fn deaf(view: &View<'_>) -> bool {
+    view.holding().is_none() && view.now >= view.move_at()
+}
+
 fn may_begin(view: &View<'_>) -> bool {
     let Some((name, _)) = view.state.primacy.held() else {
         return false;
     };
     let at_once = view.settings.fence_after_ms > 0 && !still_serves(view, name);
-    view.ended().is_some() || silent(view, name) && (at_once || view.now >= view.move_at())
+    view.ended().is_some() || silent(view, name) && at_once || view.now >= view.move_at()
 }
 
 /// Only its daemon is silent: it may be restarted within the lease, and no session need be lost.

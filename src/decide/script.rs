@@ -23,6 +23,7 @@ pub(crate) struct World {
     pub(crate) last_grant: Option<Moment>,
     pub(crate) held_since: Moment,
     pub(crate) ttl_since: Moment,
+    pub(crate) sync_since: Moment,
     pub(crate) voters: usize,
     pub(crate) local: Own,
 }
@@ -55,6 +56,7 @@ impl World {
             last_grant: self.last_grant,
             held_since: self.held_since,
             ttl_since: self.ttl_since,
+            sync_since: self.sync_since,
             voters: self.voters,
         }
     }
@@ -88,6 +90,7 @@ impl World {
             last_grant: None,
             held_since: Moment(START.0 - 60_000),
             ttl_since: Moment(START.0 - 60_000),
+            sync_since: Moment(START.0 - 60_000),
             voters: names.len(),
             local: Own {
                 me: MemberName::from(names.first().copied().unwrap_or("a")),
@@ -218,6 +221,7 @@ impl World {
             "granted" => self.last_grant = (value != "never").then(|| self.ago(value)),
             "held" => self.held_since = self.ago(value),
             "ttl" => self.ttl_since = self.ago(value),
+            "agreed" => self.sync_since = self.ago(value),
             later => self.now = self.now.plus(number(later.strip_prefix('+').unwrap())),
         }
     }

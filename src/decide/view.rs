@@ -41,6 +41,8 @@ pub struct View<'a> {
     pub held_since: Moment,
     /// When this node learnt of the ttl in force.
     pub ttl_since: Moment,
+    /// When this node learnt of the synchronous set in force.
+    pub sync_since: Moment,
     /// How many voters the group has.
     pub voters: usize,
 }

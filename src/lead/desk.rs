@@ -29,6 +29,7 @@ struct Inner {
     known: Revision,
     held: (Epoch, Moment),
     ttl: (u64, Moment),
+    sync: (u64, Moment),
     withheld: Option<Epoch>,
     standing: Standing,
 }
@@ -45,6 +46,9 @@ impl Inner {
         if self.held.0 != state.epoch {
             self.held = (state.epoch, now);
             self.withheld = None;
+        }
+        if self.sync.0 != state.sync.serial {
+            self.sync = (state.sync.serial, now);
         }
         if self.ttl.0 != state.ttl_ms {
             self.ttl = (state.ttl_ms, now);
@@ -141,7 +145,13 @@ impl Desk {
     }
 
     /// Stores a report. Answers the peer address of another live node of the same name, whose report it keeps.
-    pub fn hear(&self, report: Report, state: &State, settings: &Settings, now: Moment) -> Option<String> {
+    pub fn hear(
+        &self,
+        mut report: Report,
+        state: &State,
+        settings: &Settings,
+        now: Moment,
+    ) -> Option<String> {
         let mut inner = self.lock();
         let name = report.member().clone();
         let old = inner.heard.get(&name);
@@ -156,6 +166,9 @@ impl Desk {
         }
         let ended =
             |report: &Report| matches!(report.tenure, Tenure::Ended { epoch, .. } if epoch == state.epoch);
+        if let Some(old) = old.filter(|old| ended(&old.report)) {
+            stay_ended(&old.report.tenure, &mut report.tenure, state.epoch);
+        }
         let first_said = old.filter(|old| ended(&old.report)).and_then(|old| old.ended_at);
         let ended_at = ended(&report).then(|| first_said.unwrap_or(now));
         let important = old.is_none_or(|old| differs(&old.report, &report));
@@ -248,6 +261,7 @@ impl Desk {
                 .map(|(_, at)| at),
             held_since: inner.held.1,
             ttl_since: inner.ttl.1,
+            sync_since: inner.sync.1,
             voters,
         };
         let (rule, verdict) = rules::plan(&view);
@@ -284,6 +298,22 @@ impl Desk {
         if inner.withheld == Some(epoch) {
             inner.withheld = None;
         }
+    }
+}
+
+/// The end of an epoch is final, whoever said it: a daemon that was stopped when its guard fenced it may wake up and
+/// send what it knew before.
+fn stay_ended(said: &Tenure, new: &mut Tenure, epoch: Epoch) {
+    match (said, &mut *new) {
+        (
+            Tenure::Ended { end, .. },
+            Tenure::Ended {
+                epoch: of, end: read, ..
+            },
+        ) if *of == epoch => {
+            *read = read.or(*end);
+        }
+        _ => new.clone_from(said),
     }
 }
 

@@ -484,6 +484,11 @@ impl Agent {
         if let Some(why) = self.must_give_way() {
             return Duty::Fence(why);
         }
+        if self.risen.is_some()
+            && let Some(why) = self.parts.hands.as_ref().and_then(Hands::watchdog_lost)
+        {
+            return Duty::Fence(why);
+        }
         duty::duty(state, &local, now)
     }
 

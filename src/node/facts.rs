@@ -67,13 +67,16 @@ impl Agent {
             revision: state.revision,
             tenure: self.tenure(state, now),
             postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
-            unpromotable: self
-                .fitness
-                .unfit(now)
-                .or_else(|| self.unpromotable.as_ref().map(|(why, _)| why.clone())),
+            unpromotable: self.why_unpromotable(now),
             activity: self.activity(),
-            offer: self.offer(state),
+            offer: self.offer(state, now),
         }
+    }
+
+    fn why_unpromotable(&self, now: Moment) -> Option<String> {
+        let tried = self.unpromotable.as_ref().map(|(why, _)| why.clone());
+        let unfit = self.fitness.unfit(now).or(tried);
+        unfit.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
     }
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
@@ -121,11 +124,12 @@ impl Agent {
         end && self.fitness.is_known(now)
     }
 
-    fn offer(&self, state: &State) -> Option<Offer> {
+    fn offer(&self, state: &State, now: Moment) -> Option<Offer> {
         let config = &self.parts.config;
         let ready = state.system_id.is_none()
             && config.postgresql.is_some()
             && config.bootstrap.allow
+            && self.why_unpromotable(now).is_none()
             && self.caught_up
             && (self.holdings.end.is_some() || self.holdings.system_id().is_none())
             && self.holdings.data != crate::decide::duty::Data::Unknown;

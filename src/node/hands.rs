@@ -2,8 +2,9 @@
 
 use crate::cluster::{MemberName, Settings};
 use crate::config::{self, Config, Effective, PostgresConfig};
-use crate::guard::{Guard, StartSpec};
+use crate::guard::{Guard, StartSpec, WatchdogState};
 use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
+use nix::unistd::{AccessFlags, access};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,15 @@ pub struct Hands {
 impl Hands {
     /// Checks programs, version and ownership; touches nothing.
     pub fn check(config: &Config, section: &PostgresConfig) -> Result<(), postgres::PostgresError> {
-        Postgres::new(setup(config, section)).map(|_| ())
+        Self::programs(config, section).map(|_| ())
+    }
+
+    /// PostgreSQL's programs and files alone.
+    pub(super) fn programs(
+        config: &Config,
+        section: &PostgresConfig,
+    ) -> Result<Postgres, postgres::PostgresError> {
+        Postgres::new(setup(config, section))
     }
 
     /// Checks the same again and joins it with the guard.
@@ -124,14 +133,47 @@ impl Hands {
         self.guard.start(spec).await.map_err(|why| why.to_string())
     }
 
+    /// Why a running primary must step down where a watchdog is required. One that is not armed yet, under a daemon
+    /// that has just taken over, is none of the reasons.
+    pub fn watchdog_lost(&self) -> Option<String> {
+        let state = self.guard.watch().borrow().watchdog;
+        matches!(state, WatchdogState::Unusable(_))
+            .then(|| self.watchdog_trouble(true))
+            .flatten()
+    }
+
     /// Waits until the guard itself says that it enforces the deadline of `epoch`: nothing may be writable before.
     pub async fn enforced(&self, epoch: crate::cluster::Epoch) -> Result<(), String> {
         let mut watch = self.guard.watch();
         let armed = watch.wait_for(|state| state.armed.is_some_and(|(of, _)| of == epoch));
         match tokio::time::timeout(ENFORCED_WITHIN, armed).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => self.watchdog_trouble(true).map_or(Ok(()), Err),
             _ => Err("the guard did not take the deadline in time".to_owned()),
         }
+    }
+
+    /// Why this node may not be primary, where a watchdog is required: it cannot be used, or, once the deadline of an
+    /// epoch stands (`armed`), it does not run. Looks at the device only: opening it would start it.
+    pub fn watchdog_trouble(&self, armed: bool) -> Option<String> {
+        let watchdog = &self.config.watchdog;
+        if watchdog.mode != config::WatchdogMode::Required {
+            return None;
+        }
+        let state = self.guard.watch().borrow().clone();
+        let why = match state.watchdog {
+            _ if !state.takes_orders => "the guard that runs is of an older version".to_owned(),
+            WatchdogState::Unusable(why) => why.to_string(),
+            WatchdogState::Armed { .. } => return None,
+            WatchdogState::Off if armed => "it is not armed".to_owned(),
+            WatchdogState::Off => match access(&watchdog.device, AccessFlags::W_OK) {
+                Ok(()) => return None,
+                Err(errno) => format!("it cannot be used: {}", errno.desc()),
+            },
+        };
+        Some(format!(
+            "watchdog {} is required, but {why}",
+            watchdog.device.display()
+        ))
     }
 
     /// Whether every process of the data directory is gone within `patience`.

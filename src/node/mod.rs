@@ -16,6 +16,7 @@
 //! same epoch.
 
 mod agent;
+pub mod charge;
 mod data;
 mod disk;
 mod facts;
@@ -23,6 +24,7 @@ mod fitness;
 mod hands;
 mod job;
 mod jobs;
+pub mod last_word;
 pub mod ledger;
 mod lookout;
 pub mod machine;

@@ -37,10 +37,11 @@ impl Judge {
         }
     }
 
-    /// P1: acknowledgements of an older epoch end before those of a newer one begin.
-    pub fn told(&mut self, told: Told) {
+    /// P1: acknowledgements of an older epoch end before those of a newer one begin. Where commits wait for standbys one
+    /// may still be on its way to its client then, if the newer primary has it: `inherited`.
+    pub fn told(&mut self, told: Told, inherited: impl FnOnce() -> bool) {
         let newest = self.newest;
-        if told.epoch < newest {
+        if told.epoch < newest && !inherited() {
             self.accuse(|| {
                 format!(
                     "P1: n{} acknowledged in epoch {} at {} ms after somebody had in epoch {newest}",

@@ -721,7 +721,14 @@ impl World {
                 epoch,
                 at,
             };
-            self.judge.told(told);
+            let newest = self.nodes.iter().filter(|other| other.server.is_writable());
+            let newest = newest.max_by_key(|other| other.server.primary);
+            let synchronous = self.plan.mode != SyncMode::Off;
+            let inherited = || {
+                let log = newest.and_then(|other| other.server.copy.as_ref());
+                synchronous && log.is_some_and(|copy| copy.log.iter().any(|record| record.id == *id))
+            };
+            self.judge.told(told, inherited);
         }
         if self.nodes[node].mind.risen == Some(epoch) {
             self.served_at = self.now;
@@ -808,7 +815,9 @@ impl World {
                 }
             }
             Fault::MachineDead => self.crash(node),
-            Fault::MachineFrozen if self.nodes[node].acts() => self.nodes[node].machine = Health::Frozen,
+            Fault::MachineFrozen if self.nodes[node].acts() && self.nodes[node].guard == Health::Well => {
+                self.nodes[node].machine = Health::Frozen
+            }
             Fault::CutOff => {
                 for other in (0..3).filter(|other| *other != node) {
                     self.links[node][other] = false;
