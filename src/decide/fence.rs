@@ -250,7 +250,10 @@ pub(super) fn holder_returned(view: &View<'_>) -> Option<Verdict> {
 
 fn can_restart(view: &View<'_>, heard: &Heard) -> bool {
     let (confirmed, last) = (view.state.is_confirmed(), view.state.primacy.last());
-    let over = matches!(heard.report.tenure, Tenure::Ended { epoch, .. } if last.is_some_and(|(_, held)| held == epoch));
+    let ended = matches!(heard.report.tenure, Tenure::Ended { epoch, .. } if last.is_some_and(|(_, held)| held == epoch));
+    // Also one that never began the epoch it was given has promised not to.
+    let promised = heard.report.promise.map(|promise| promise.epoch);
+    let over = ended || promised.is_some() && promised == view.state.primacy.fencing();
     let there = view.fresh(heard.report.member()).is_some() && heard.report.unpromotable.is_none();
     confirmed && over && there
 }
