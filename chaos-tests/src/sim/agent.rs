@@ -56,9 +56,11 @@ fn guard_beats(world: &mut World, node: usize, now: Moment) {
 
 fn take_in(world: &mut World, node: usize, now: Moment) {
     let skip_reap = world.plan.has(Flaw::OrphansAreNotReaped);
+    let forgets = world.plan.has(Flaw::PromiseIsForgotten);
     let here = &mut world.nodes[node];
     let mind = &mut here.mind;
-    if !mind.caught_up && mind.word.at > Moment(0) && mind.state.revision >= mind.word.revision {
+    let believes = forgets && mind.state.revision.0 > 0;
+    if believes || !mind.caught_up && mind.word.at > Moment(0) && mind.state.revision >= mind.word.revision {
         mind.caught_up = true;
     }
     let down =
@@ -108,7 +110,7 @@ fn note_standby(world: &mut World, node: usize, now: Moment) {
     let led = here.mind.risen.is_some_and(|risen| risen == epoch);
     if here.server.primary.is_none() {
         let streaming = here.server.receiver.is_some();
-        if streaming && well && confirmed && Some(Timeline(copy.timeline)) == agreed {
+        if streaming && well && confirmed && Some(Timeline(copy.reached())) == agreed {
             here.mind.streamed_in = Some((here.server.run, epoch));
         }
         let end = copy.end();
@@ -308,7 +310,9 @@ fn look(world: &mut World, node: usize) -> bool {
 fn wanted(world: &World, node: usize, of: Option<usize>) -> Option<(usize, bool)> {
     let here = &world.nodes[node];
     let sync = &here.mind.state.sync;
-    let plain = !sync.is_on() || sync.counts(&name(node), here.ledger.incarnation);
+    let plain = !sync.is_on()
+        || world.plan.has(Flaw::NamesBeforeTheRecord)
+        || sync.counts(&name(node), here.ledger.incarnation);
     of.map(|of| (of, plain))
 }
 
@@ -335,9 +339,7 @@ fn again(world: &mut World, node: usize, of: usize, work: Work) {
     let copy = Incarnation(world.next_id());
     let ledger = &mut world.nodes[node].ledger;
     ledger.unfinished = true;
-    if !world.plan.has(Flaw::CloneKeepsItsName) {
-        ledger.incarnation = Some(copy);
-    }
+    ledger.incarnation = Some(copy);
     world.nodes[node].mind.promise = None;
     begin(world, node, work, 200, 900);
 }
@@ -583,7 +585,8 @@ fn start(world: &mut World, node: usize, epoch: Epoch) {
 fn risen(world: &mut World, node: usize, epoch: Epoch, timeline: u32, now: Moment) {
     let here = &mut world.nodes[node];
     let on = here.server.copy.as_ref().map(|copy| copy.timeline);
-    let same = on == Some(timeline) || world.plan.has(Flaw::TimelinesCollide);
+    let collide = world.plan.has(Flaw::TimelinesCollide) || world.plan.has(Flaw::RewindIsSkipped);
+    let same = on == Some(timeline) || collide;
     if here.server.primary == Some(epoch) && here.server.life == Life::Up && same {
         here.mind.risen = Some(epoch);
         return;

@@ -60,10 +60,8 @@ pub enum Flaw {
     OrphansAreNotReaped,
     /// A promotion takes the next number that PostgreSQL knows of.
     TimelinesCollide,
-    /// A diverged log is followed as it is.
+    /// A diverged log is followed as it is, where the numbers of timelines do not tell.
     RewindIsSkipped,
-    /// A copy made anew goes by the old one's identity.
-    CloneKeepsItsName,
 }
 
 /// What a run is made of.

@@ -312,7 +312,7 @@ impl Node {
         };
         let Some(copy) = &server.copy else { return report };
         report.system_id = Some(7);
-        report.timeline = Some(Timeline(copy.timeline));
+        report.timeline = Some(Timeline(copy.reached()));
         report.fork = copy.fork();
         report.checkpointed = server.is_writable();
         if server.is_writable() {

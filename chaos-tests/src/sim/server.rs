@@ -45,14 +45,27 @@ impl Copy {
     /// Where its log ends.
     pub fn end(&self) -> WalEnd {
         WalEnd {
-            timeline: Timeline(self.timeline),
+            timeline: Timeline(self.reached()),
             lsn: lsn(self.log.len()),
         }
     }
 
+    /// The timeline that the end of its log lies on: one that begins beyond it is only known of.
+    pub fn reached(&self) -> u32 {
+        let mut timeline = self.timeline;
+        while let Some((_, parent, _)) = self
+            .forks
+            .iter()
+            .find(|(of, _, at)| *of == timeline && *at > self.log.len())
+        {
+            timeline = *parent;
+        }
+        timeline
+    }
+
     /// How its timeline began.
     pub fn fork(&self) -> Option<Fork> {
-        let (timeline, parent, at) = self.forks.iter().find(|(of, ..)| *of == self.timeline)?;
+        let (timeline, parent, at) = self.forks.iter().find(|(of, ..)| *of == self.reached())?;
         Some(Fork {
             timeline: Timeline(*timeline),
             parent: Timeline(*parent),
@@ -64,7 +77,7 @@ impl Copy {
     pub fn admits(&self, other: &Self) -> bool {
         let mut timeline = self.timeline;
         let mut bound = self.log.len();
-        while timeline != other.timeline {
+        while timeline != other.reached() {
             let Some((_, parent, at)) = self.forks.iter().find(|(of, ..)| *of == timeline) else {
                 return false;
             };

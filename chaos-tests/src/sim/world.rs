@@ -215,6 +215,9 @@ impl World {
     }
 
     fn delay(&mut self) -> u64 {
+        if self.plan.has(Flaw::DeadlineFromReceipt) || self.plan.has(Flaw::AnswersWithoutQuorum) {
+            return self.dice.between(1, 900);
+        }
         if self.dice.chance(if self.lossy { 200 } else { 5 }) {
             self.dice.between(50, 600)
         } else {
@@ -331,6 +334,14 @@ impl World {
         self.apply_up_to(node, known);
     }
 
+    /// The reign of a node that leads as far as it knows; without asking anybody it knows nothing of later ones.
+    fn lead(&self, node: usize) -> Option<matriarch::cluster::Vote> {
+        if self.plan.has(Flaw::AnswersWithoutQuorum) {
+            return self.raft.lead(node, self.raft.voters[node].answered_at);
+        }
+        self.raft.lead(node, self.now)
+    }
+
     fn apply_up_to(&mut self, node: usize, entries: usize) -> Option<Outcome> {
         let mut last = None;
         while self.raft.voters[node].applied < entries {
@@ -355,7 +366,7 @@ impl World {
         if !self.nodes[node].acts() {
             return;
         }
-        let vote = self.raft.lead(node, self.now);
+        let vote = self.lead(node);
         if vote.is_some() {
             // A leader leads once it has applied everything up to its own first entry.
             let entries = self.raft.log.len();
@@ -388,7 +399,12 @@ impl World {
             at_ms: self.now,
             act,
         };
-        let delay = self.delay();
+        let held_up = self.plan.has(Flaw::NoReignCheck) && self.dice.chance(300);
+        let delay = if held_up {
+            self.dice.between(500, 4_000)
+        } else {
+            self.delay()
+        };
         self.after(delay, Event::Propose(node, Box::new(command)));
     }
 
@@ -459,7 +475,7 @@ impl World {
         };
         let mind = &self.nodes[to].mind;
         let _ = mind.desk.hear(*report, &mind.state, &self.settings, now);
-        if self.raft.lead(to, self.now).is_some() {
+        if self.lead(to).is_some() {
             let delay = self.dice.between(1, 4);
             self.after(delay, Event::Confirm(to, asker, asks, sent_at));
         }
@@ -561,7 +577,8 @@ impl World {
             && self.nodes[to].server.is_writable()
             && self.stream_cut != Some(node);
         if let Some(copy) = &mut self.nodes[node].server.copy {
-            copy.replayed = (copy.replayed + 3).min(copy.log.len());
+            let slow = self.plan.has(Flaw::ReplayPositionReported) && self.dice.chance(800);
+            copy.replayed = (copy.replayed + if slow { 0 } else { 3 }).min(copy.log.len());
         }
         let Some((connection, _)) = self.nodes[node].server.receiver.filter(|(_, of)| *of == to) else {
             if up && self.dice.chance(200) {
@@ -683,7 +700,9 @@ impl World {
             .copy
             .as_ref()
             .map_or((0, 0), |copy| (copy.timeline, copy.log.len()));
-        self.judge.writes(timeline, node);
+        if !self.plan.has(Flaw::RewindIsSkipped) {
+            self.judge.writes(timeline, node);
+        }
         if told {
             self.tell(node, &[id]);
         }
@@ -766,11 +785,8 @@ impl World {
             .max()
             .unwrap_or(1)
             .max(copy.timeline);
-        let number = if self.plan.has(Flaw::TimelinesCollide) {
-            known + 1
-        } else {
-            timeline
-        };
+        let collide = self.plan.has(Flaw::TimelinesCollide) || self.plan.has(Flaw::RewindIsSkipped);
+        let number = if collide { known + 1 } else { timeline };
         copy.forks.push((number, copy.timeline, copy.log.len()));
         copy.timeline = number;
         server.primary = Some(epoch);
@@ -797,7 +813,9 @@ impl World {
         self.say(|| format!("n{node}: {fault:?}"));
         let lasts = self.dice.between(100, 7_000);
         match fault {
-            Fault::DaemonDead if self.nodes[node].machine == Health::Well => {
+            Fault::DaemonDead
+                if self.nodes[node].machine == Health::Well && self.nodes[node].guard == Health::Well =>
+            {
                 self.nodes[node].daemon = Health::Dead;
                 self.forget(node);
             }
@@ -809,7 +827,12 @@ impl World {
             }
             Fault::GuardDead => self.nodes[node].server.end(None),
             Fault::Postmaster => {
-                let until = self.now + self.dice.between(5, 60);
+                let longest = if self.plan.has(Flaw::OrphansAreNotReaped) {
+                    1_500
+                } else {
+                    60
+                };
+                let until = self.now + self.dice.between(5, longest);
                 if self.nodes[node].server.life == Life::Up {
                     self.nodes[node].server.end(Some(until));
                 }
