@@ -34,6 +34,7 @@
 )]
 
 pub mod addresses;
+pub mod chaos;
 pub mod herd;
 pub mod node;
 pub mod node_file;
@@ -41,6 +42,7 @@ pub mod oracle;
 pub mod plain;
 pub mod processes;
 pub mod rest;
+mod sys;
 pub mod writer;
 
 pub use herd::Herd;

@@ -15,6 +15,12 @@ pub struct Options {
     pub ttl: f64,
     /// Index of the node that votes and holds no data.
     pub witness: Option<usize>,
+    /// `synchronous_mode`, where the file names one.
+    pub synchronous_mode: Option<&'static str>,
+    /// Where clients and partners come from, as pg_hba.conf writes it.
+    pub network: &'static str,
+    /// More server parameters, a line each.
+    pub parameters: Vec<&'static str>,
 }
 
 impl Default for Options {
@@ -22,6 +28,9 @@ impl Default for Options {
         Self {
             ttl: 2.0,
             witness: None,
+            synchronous_mode: None,
+            network: "127.0.0.0/8",
+            parameters: Vec::new(),
         }
     }
 }
@@ -66,12 +75,17 @@ impl Sheet<'_> {
     }
 
     fn bootstrap(&self) -> String {
+        let network = self.options.network;
+        let mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
+            // Quoted: YAML reads a bare `on` as a boolean.
+            format!("    synchronous_mode: '{mode}'\n")
+        });
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
-             pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
-             - host replication all 127.0.0.0/8 scram-sha-256\n",
+             pg_hba:\n  - local all all trust\n  - host all all {network} scram-sha-256\n  \
+             - host replication all {network} scram-sha-256\n",
             self.options.ttl
         )
     }
@@ -98,6 +112,9 @@ impl Sheet<'_> {
             "  parameters:\n    unix_socket_directories: '{dir}/socket'\n    shared_buffers: 16MB\n    \
              password_encryption: scram-sha-256\n"
         );
+        for line in &self.options.parameters {
+            let _ = writeln!(text, "    {line}");
+        }
         text
     }
 }
