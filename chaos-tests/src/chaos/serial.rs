@@ -66,7 +66,9 @@ pub fn check(txns: &[&ListTxn], orders: &Orders, complete: bool) -> Vec<String> 
                 txn.call.fate
             ));
         }
-        reads(i, txn, orders, &writer, &mut graph, &mut wrong);
+        own_order(txn, orders, &mut wrong);
+        let reads = reads(i, txn, orders, complete, &writer, &mut graph);
+        wrong.extend(reads);
     }
     for (key, order) in orders {
         for pair in order.windows(2) {
@@ -95,45 +97,66 @@ fn takes_part(txn: &ListTxn, known: &HashSet<i64>) -> bool {
     }
 }
 
-/// Edges of a transaction's reads.
+/// A transaction's own values stand in the order in which it appended them.
+fn own_order(txn: &ListTxn, orders: &Orders, wrong: &mut Vec<String>) {
+    let mut last: BTreeMap<i64, usize> = BTreeMap::new();
+    for step in &txn.steps {
+        let Step::Append(key, value) = step else { continue };
+        let order = orders.get(key).map_or(&[][..], Vec::as_slice);
+        let Some(place) = order.iter().position(|other| other == value) else {
+            continue;
+        };
+        if last.insert(*key, place).is_some_and(|before| before > place) {
+            wrong.push(format!("list {key} holds {value} before an earlier one of its transaction"));
+        }
+    }
+}
+
+/// Edges of a transaction's reads, and what is wrong with these.
 fn reads(
     i: usize,
     txn: &ListTxn,
     orders: &Orders,
+    complete: bool,
     writer: &HashMap<i64, usize>,
     graph: &mut Graph,
-    wrong: &mut Vec<String>,
-) {
+) -> Vec<String> {
+    let mut wrong = Vec::new();
     let empty = Vec::new();
     let mut own: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
     for step in &txn.steps {
-        match step {
-            Step::Append(key, value) => own.entry(*key).or_default().push(*value),
-            Step::Read(key, seen) => {
-                let mine = own.get(key).unwrap_or(&empty);
-                let Some(others) = seen.strip_suffix(mine.as_slice()) else {
-                    wrong.push(format!("{seen:?} of list {key} lacks the reader's own {mine:?}"));
-                    continue;
-                };
-                let order = orders.get(key).unwrap_or(&empty);
-                if !order.starts_with(others) {
-                    wrong.push(format!(
-                        "{} of list {key} is no beginning of {}",
-                        tail(others),
-                        tail(order)
-                    ));
-                    continue;
-                }
-                if let Some(before) = others.last().and_then(|value| writer.get(value)) {
-                    graph.add(*before, i, Why::ReadBy(*key));
-                }
-                let next = order[others.len()..].iter().find(|value| !mine.contains(value));
-                if let Some(after) = next.and_then(|value| writer.get(value)) {
-                    graph.add(i, *after, Why::ReadBefore(*key));
-                }
+        let (key, seen) = match step {
+            Step::Append(key, value) => {
+                own.entry(*key).or_default().push(*value);
+                continue;
             }
+            Step::Read(key, seen) => (key, seen),
+        };
+        let mine = own.get(key).unwrap_or(&empty);
+        let Some(others) = seen.strip_suffix(mine.as_slice()) else {
+            wrong.push(format!("{seen:?} of list {key} lacks the reader's own {mine:?}"));
+            continue;
+        };
+        let order = orders.get(key).unwrap_or(&empty);
+        let goes_beyond = !complete && others.starts_with(order);
+        if !order.starts_with(others) && !goes_beyond {
+            wrong.push(format!(
+                "{} of list {key} is no beginning of {}",
+                tail(others),
+                tail(order)
+            ));
+            continue;
+        }
+        if let Some(before) = others.last().and_then(|value| writer.get(value)) {
+            graph.add(*before, i, Why::ReadBy(*key));
+        }
+        let rest = order.get(others.len()..).unwrap_or_default();
+        let next = rest.iter().find(|value| !mine.contains(value));
+        if let Some(after) = next.and_then(|value| writer.get(value)) {
+            graph.add(i, *after, Why::ReadBefore(*key));
         }
     }
+    wrong
 }
 
 /// The end of a list, for people.
