@@ -73,7 +73,9 @@ fn main() -> ExitCode {
 fn judge(arguments: &Arguments) -> Result<bool, String> {
     let mode = Mode::named(&arguments.mode).ok_or("--mode is async, on or quorum")?;
     let kinds = kinds(arguments)?;
-    let seed = arguments.seed.unwrap_or_else(|| matriarch::clock::wall_ms() % 100_000);
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| matriarch::clock::wall_ms() % 100_000);
     let options = Options {
         ttl: TTL_S,
         synchronous_mode: mode.setting(),

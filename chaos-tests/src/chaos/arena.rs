@@ -112,7 +112,11 @@ impl Arena {
         let ips: Vec<_> = (0..NODES).map(network::ip).collect();
         let options = Options {
             network: NETWORK,
-            parameters: vec!["max_wal_size: 128MB", "min_wal_size: 32MB", "wal_keep_size: 64MB"],
+            parameters: vec![
+                "max_wal_size: 128MB",
+                "min_wal_size: 32MB",
+                "log_min_messages: log",
+            ],
             ..options
         };
         let herd = Herd::housed("chaos", &ips, options, |i, dir| {

@@ -84,20 +84,28 @@ fn damage(fault: Fault, store: &Path, pick: u64) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut files = Vec::new();
     collect(store, &mut files);
-    let (size, path) = files.into_iter().max().ok_or("the store has no file")?;
+    let (_, path) = files.into_iter().max().ok_or("the store has no file")?;
     let name = path.strip_prefix(store).unwrap_or(&path).display().to_string();
-    if size == 0 {
+    // The engine writes ahead into zeros: what lies behind the last byte that is not zero says nothing to anybody.
+    let bytes = std::fs::read(&path).map_err(text)?;
+    let used = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let size = u64::try_from(used).unwrap();
+    if size < 2 {
         return Err("the store's largest file is empty".into());
     }
-    let position = pick % size;
+    let mut position = pick % size;
     let mut file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open(&path)
         .map_err(text)?;
     if fault == Fault::RaftTruncated {
+        position = size / 2 + position / 2;
         file.set_len(position).map_err(text)?;
-        return Ok(format!("{name} had {size} bytes and has {position}"));
+        return Ok(format!("{name} had {size} bytes in use and has {position}"));
     }
     let mut byte = [0_u8];
     file.seek(SeekFrom::Start(position)).map_err(text)?;

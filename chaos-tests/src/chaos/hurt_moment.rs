@@ -24,7 +24,9 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
             let node = fault::any(arena, pick)?;
             let hours = [-24, -1, 1, 24][usize::try_from(pick / 8 % 4).unwrap()];
             arena.set_clock(node, hours * 3600)?;
-            let now = arena.herd.nodes[node].sql("SELECT extract(epoch FROM now())::bigint").await;
+            let now = arena.herd.nodes[node]
+                .sql("SELECT extract(epoch FROM now())::bigint")
+                .await;
             let here = i64::try_from(matriarch::clock::wall_ms() / 1000).unwrap();
             let there: i64 = now?.parse().map_err(|_| "no clock was read")?;
             if (there - here - hours * 3600).abs() > 60 {
@@ -32,7 +34,12 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
                 return Err(format!("the clock did not jump: {} s apart", there - here));
             }
             let witness = format!("PostgreSQL's clock is {} s off", there - here);
-            Ok(Hurt::new(fault, vec![node], witness, vec![Remedy::SetClock(node)]))
+            Ok(Hurt::new(
+                fault,
+                vec![node],
+                witness,
+                vec![Remedy::SetClock(node)],
+            ))
         }
     }
 }
@@ -99,14 +106,17 @@ async fn kill_with_tool(fault: Fault, arena: &mut Arena, node: usize, tool: &str
         Err(why) => return Err(why),
     };
     let hurt = kill_nodes(fault, arena, &[node])?;
-    Ok(Hurt { witness: seen, ..hurt })
+    Ok(Hurt {
+        witness: seen,
+        ..hurt
+    })
 }
 
 async fn kill_in_backup(arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
     let node = fault::standby(arena, pick).await?;
     kill_nodes(Fault::KillInBackup, arena, &[node])?;
-    let data_dir = arena.herd.nodes[node].data_dir();
-    std::fs::remove_dir_all(&data_dir).map_err(|error| error.to_string())?;
+    // It may be gone already, where the node was about to copy anyway.
+    let _ = std::fs::remove_dir_all(arena.herd.nodes[node].data_dir());
     arena.held[node] = false;
     arena.supervise();
     kill_with_tool(Fault::KillInBackup, arena, node, "pg_basebackup").await

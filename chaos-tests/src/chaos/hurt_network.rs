@@ -24,10 +24,7 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
             return Err(why);
         }
     };
-    let names: Vec<&str> = nodes
-        .iter()
-        .map(|i| arena.herd.nodes[*i].name.as_str())
-        .collect();
+    let names: Vec<&str> = nodes.iter().map(|i| arena.herd.nodes[*i].name.as_str()).collect();
     let witness = format!(
         "{}: {} ways cut, packets swallowed {counts:?}",
         names.join(" "),

@@ -105,6 +105,15 @@ impl Load {
         true
     }
 
+    /// Whether a write sent after this moment was acknowledged by a node that is not one of these.
+    pub fn flows_elsewhere(&self, nodes: &[usize], since: u64) -> bool {
+        let history = self.crew.history.lock().unwrap();
+        history
+            .acknowledged()
+            .iter()
+            .any(|call| call.begin > since && !nodes.contains(&call.node))
+    }
+
     /// Ends everybody and hands over what they did.
     pub async fn stop(self) -> History {
         self.crew.stop.store(true, Ordering::SeqCst);

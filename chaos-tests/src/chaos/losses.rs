@@ -120,7 +120,9 @@ fn bound(history: &History, lost: &[Call], known: &HashSet<i64>, ttl_ms: u64, ve
         if let Some(kept) = newest_kept
             && let Some(gone) = calls.iter().find(|call| call.end < kept.call.begin)
         {
-            found.push(format!("timeline {timeline}: {gone:?} is lost, the later {kept:?} is not"));
+            found.push(format!(
+                "timeline {timeline}: {gone:?} is lost, the later {kept:?} is not"
+            ));
         }
         longest = longest.max(high - low);
         if high - low > MAXIMUM_LAG + in_a_ttl {
@@ -135,13 +137,7 @@ fn bound(history: &History, lost: &[Call], known: &HashSet<i64>, ttl_ms: u64, ve
 }
 
 /// What was read is there in the end, at the same place of the same list.
-fn vanished(
-    history: &History,
-    truth: &Truth,
-    known: &HashSet<i64>,
-    mode: Mode,
-    verdict: &mut Verdict,
-) {
+fn vanished(history: &History, truth: &Truth, known: &HashSet<i64>, mode: Mode, verdict: &mut Verdict) {
     let empty = Vec::new();
     let fates: HashMap<i64, Fate> = history
         .lists

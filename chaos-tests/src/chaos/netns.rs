@@ -15,7 +15,8 @@ impl Netns {
     pub fn new() -> Result<Self, String> {
         let made = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("unshare of a network: {error}"))?;
+                unshare(CloneFlags::CLONE_NEWNET)
+                    .map_err(|error| format!("unshare of a network: {error}"))?;
                 File::open("/proc/thread-self/ns/net").map_err(|error| error.to_string())
             });
             thread.join().expect("the thread that makes a namespace")

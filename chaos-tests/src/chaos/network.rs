@@ -135,7 +135,9 @@ impl Network {
             let only = way
                 .source_port
                 .map_or_else(String::new, |port| format!("ether type ip tcp sport {port} "));
-            text.push_str(&format!("  iifname \"{from}\" oifname \"{to}\" {only}counter drop\n"));
+            text.push_str(&format!(
+                "  iifname \"{from}\" oifname \"{to}\" {only}counter drop\n"
+            ));
         }
         text.push_str(" }\n}\n");
         self.switch.feed("nft", &["-f", "-"], &text).map(drop)
@@ -146,7 +148,14 @@ impl Network {
         let text = self.switch.run("nft", &["list", "table", "bridge", name])?;
         Ok(text
             .lines()
-            .filter_map(|line| line.split_once("counter packets ")?.1.split(' ').next()?.parse().ok())
+            .filter_map(|line| {
+                line.split_once("counter packets ")?
+                    .1
+                    .split(' ')
+                    .next()?
+                    .parse()
+                    .ok()
+            })
             .collect())
     }
 

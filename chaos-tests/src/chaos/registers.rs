@@ -86,11 +86,17 @@ mod tests {
         let first = op(0, 1, 1, Some(10), (10, 1));
         let second = op(2, 3, 1, Some(20), (20, 2));
         assert_eq!(
-            wrong(&[first.clone(), second.clone(), op(2, 3, 1, None, (10, 1))], false),
+            wrong(
+                &[first.clone(), second.clone(), op(2, 3, 1, None, (10, 1))],
+                false
+            ),
             0
         );
         assert_eq!(
-            wrong(&[first.clone(), second.clone(), op(4, 5, 1, None, (10, 1))], false),
+            wrong(
+                &[first.clone(), second.clone(), op(4, 5, 1, None, (10, 1))],
+                false
+            ),
             1
         );
         // Another timeline may have lost the newest, but then it is another world.

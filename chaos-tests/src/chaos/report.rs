@@ -86,7 +86,11 @@ fn time_line(run: &Run) -> String {
     let mut y = 10.0;
     for kind in kinds {
         label(&mut body, y, kind);
-        for healed in run.faults.iter().filter(|healed| healed.hurt.fault.name() == kind) {
+        for healed in run
+            .faults
+            .iter()
+            .filter(|healed| healed.hurt.fault.name() == kind)
+        {
             let (from, to) = (scale.x(healed.hurt.since), scale.x(healed.over));
             let title = format!("{kind}: {}", escape(&healed.hurt.witness));
             bar(&mut body, (from, to), y, "#d9822b", &title);

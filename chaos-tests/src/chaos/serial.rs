@@ -78,12 +78,7 @@ pub fn check(txns: &[&ListTxn], orders: &Orders, complete: bool) -> Vec<String> 
         }
     }
     graph.add_time(txns, &counts);
-    wrong.extend(
-        graph
-            .circles()
-            .into_iter()
-            .map(|circle| describe(&circle, txns)),
-    );
+    wrong.extend(graph.circles().into_iter().map(|circle| describe(&circle, txns)));
     wrong
 }
 
@@ -107,7 +102,9 @@ fn own_order(txn: &ListTxn, orders: &Orders, wrong: &mut Vec<String>) {
             continue;
         };
         if last.insert(*key, place).is_some_and(|before| before > place) {
-            wrong.push(format!("list {key} holds {value} before an earlier one of its transaction"));
+            wrong.push(format!(
+                "list {key} holds {value} before an earlier one of its transaction"
+            ));
         }
     }
 }
@@ -288,7 +285,10 @@ impl Graph {
         let mut from: HashMap<usize, (usize, Why)> = HashMap::new();
         let mut queue = VecDeque::from([start]);
         while let Some(node) = queue.pop_front() {
-            for (after, why) in self.after[node].iter().filter(|(after, _)| inside.contains(after)) {
+            for (after, why) in self.after[node]
+                .iter()
+                .filter(|(after, _)| inside.contains(after))
+            {
                 if from.contains_key(after) {
                     continue;
                 }

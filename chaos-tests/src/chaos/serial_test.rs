@@ -37,11 +37,19 @@ fn wrong(txns: &[ListTxn], lists: &[(i64, &[i64])]) -> Vec<String> {
 fn a_history_in_order_is_right() {
     let txns = [
         txn(0, 1, Fate::Ok, vec![append(1, 10), append(2, 20)]),
-        txn(2, 3, Fate::Ok, vec![read(1, &[10]), append(1, 11), read(1, &[10, 11])]),
+        txn(
+            2,
+            3,
+            Fate::Ok,
+            vec![read(1, &[10]), append(1, 11), read(1, &[10, 11])],
+        ),
         txn(2, 9, Fate::Unknown, vec![append(2, 21)]),
         txn(4, 5, Fate::Ok, vec![read(2, &[20]), read(1, &[10, 11])]),
     ];
-    assert_eq!(wrong(&txns, &[(1, &[10, 11]), (2, &[20, 21])]), Vec::<String>::new());
+    assert_eq!(
+        wrong(&txns, &[(1, &[10, 11]), (2, &[20, 21])]),
+        Vec::<String>::new()
+    );
     assert_eq!(wrong(&txns, &[(1, &[10, 11]), (2, &[20])]), Vec::<String>::new());
 }
 

@@ -67,7 +67,11 @@ impl Failure {
 fn is_certain(code: &SqlState) -> bool {
     let text = code.code();
     let is_rolled_back = text.starts_with("40") && text != "40003";
-    is_rolled_back || ["23", "53", "42", "25", "0A"].iter().any(|class| text.starts_with(class)) || text == "57014"
+    is_rolled_back
+        || ["23", "53", "42", "25", "0A"]
+            .iter()
+            .any(|class| text.starts_with(class))
+        || text == "57014"
 }
 
 impl Session {

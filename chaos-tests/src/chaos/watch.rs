@@ -80,7 +80,13 @@ async fn look(node: usize) -> Look {
     let Ok(value) = serde_json::from_str::<Value>(&body) else {
         return Look::Other;
     };
-    let says = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let says = |key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     if matches!(says("role").as_str(), "primary" | "master") {
         return match rest::get(network::ip(node), REST_PORT, "/primary").await {
             Some((200, _)) => Look::Serving,
