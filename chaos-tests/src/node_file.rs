@@ -19,6 +19,8 @@ pub struct Options {
     pub synchronous_mode: Option<&'static str>,
     /// Where clients and partners come from, as pg_hba.conf writes it.
     pub network: &'static str,
+    /// A client that needs no password: in a run with many connections its arithmetic would be most of the load.
+    pub trusted: Option<&'static str>,
     /// More server parameters, a line each.
     pub parameters: Vec<&'static str>,
 }
@@ -30,6 +32,7 @@ impl Default for Options {
             witness: None,
             synchronous_mode: None,
             network: "127.0.0.0/8",
+            trusted: None,
             parameters: Vec::new(),
         }
     }
@@ -76,6 +79,9 @@ impl Sheet<'_> {
 
     fn bootstrap(&self) -> String {
         let network = self.options.network;
+        let trusted = self.options.trusted.map_or_else(String::new, |address| {
+            format!("  - host all all {address} trust\n")
+        });
         let mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
             // Quoted: YAML reads a bare `on` as a boolean.
             format!("    synchronous_mode: '{mode}'\n")
@@ -84,7 +90,7 @@ impl Sheet<'_> {
             "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
-             pg_hba:\n  - local all all trust\n  - host all all {network} scram-sha-256\n  \
+             pg_hba:\n  - local all all trust\n{trusted}  - host all all {network} scram-sha-256\n  \
              - host replication all {network} scram-sha-256\n",
             self.options.ttl
         )

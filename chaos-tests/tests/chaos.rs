@@ -15,6 +15,7 @@ use matriarch_chaos::chaos::history::{Call, History};
 use matriarch_chaos::chaos::load::Load;
 use matriarch_chaos::chaos::run::{self, Plan};
 use matriarch_chaos::chaos::verdict::{Healed, Mode};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
@@ -44,6 +45,9 @@ fn in_arena(name: &str, tool: Option<Tool>, work: impl AsyncFnOnce(&mut Arena) +
             .expect("a runtime");
         runtime.block_on(work(&mut arena));
     };
+    // One at a time: each has three nodes and twenty clients.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         let outcome = scope.spawn(body).join();
         assert!(outcome.is_ok(), "{name} failed");
@@ -69,7 +73,10 @@ async fn under(
 ) -> (Healed, History) {
     arena.grow().await;
     let load = Load::start(&arena.herd).await.unwrap();
-    assert!(load.flows(20, 20).await, "no writes flow before the fault");
+    assert!(
+        load.flows(20, FAILOVER_S).await,
+        "no writes flow before the fault"
+    );
     let hurt = fault.inject(arena, 0).await.expect("the fault hits");
     eprintln!("{}: {}", fault.name(), hurt.witness);
     meanwhile(&load, &hurt).await;

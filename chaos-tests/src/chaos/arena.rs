@@ -3,7 +3,7 @@
 use crate::chaos::disk::{self, Disk};
 use crate::chaos::freezer::Freezer;
 use crate::chaos::netns::Netns;
-use crate::chaos::network::{self, NETWORK, Network};
+use crate::chaos::network::{self, CLIENTS, NETWORK, Network};
 use crate::herd::Herd;
 use crate::node::Home;
 use crate::node_file::Options;
@@ -112,6 +112,7 @@ impl Arena {
         let ips: Vec<_> = (0..NODES).map(network::ip).collect();
         let options = Options {
             network: NETWORK,
+            trusted: Some(CLIENTS),
             parameters: vec![
                 "max_wal_size: 128MB",
                 "min_wal_size: 32MB",

@@ -77,6 +77,8 @@ faults! {
     RollingStop = "rolling-stop",
     /// The primary's disk is full.
     DiskFull = "disk-full",
+    /// The primary's disk dies: every write fails from now on, and everything goes on running.
+    DiskDead = "disk-dead",
     /// A node loses power: what was not synced is gone.
     PowerOne = "power-one",
     /// Two nodes lose power at once.
@@ -119,7 +121,9 @@ impl Fault {
             | Self::Ring
             | Self::CutLink
             | Self::CutMajority => Some(Tool::Nft),
-            Self::DiskFull | Self::PowerOne | Self::PowerTwo | Self::PowerAll => Some(Tool::Disk),
+            Self::DiskFull | Self::DiskDead | Self::PowerOne | Self::PowerTwo | Self::PowerAll => {
+                Some(Tool::Disk)
+            }
             Self::ClockJump => Some(Tool::Faketime),
             _ => None,
         }
@@ -152,6 +156,7 @@ impl Fault {
             | Self::CutLink
             | Self::CutMajority => hurt_network::inject(self, arena, pick).await,
             Self::DiskFull
+            | Self::DiskDead
             | Self::PowerOne
             | Self::PowerTwo
             | Self::PowerAll
@@ -183,6 +188,8 @@ pub enum Remedy {
     Empty(usize),
     /// Start a node whose Raft store is damaged; if it refuses, do what an operator does: remove the store.
     StartDamaged(usize),
+    /// Whatever still runs on the node's dead disk is killed, the disk comes back as it was, the node starts.
+    Repair(usize),
     /// Set the node's wall clock right.
     SetClock(usize),
 }
@@ -242,6 +249,7 @@ impl Hurt {
                         disk.empty();
                     }
                 }
+                Remedy::Repair(node) => said.extend(hurt_disk::repair(arena, *node).err()),
                 Remedy::StartDamaged(node) => said.push(hurt_disk::start_damaged(arena, *node).await),
                 Remedy::SetClock(node) => said.extend(arena.set_clock(*node, 0).err()),
             }

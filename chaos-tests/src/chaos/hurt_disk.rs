@@ -25,6 +25,14 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
             let witness = format!("{}: a write failed", arena.herd.nodes[node].name);
             Ok(Hurt::new(fault, vec![node], witness, vec![Remedy::Empty(node)]))
         }
+        Fault::DiskDead => {
+            let node = fault::primary(arena).await?;
+            arena.disk(node)?.cut_power()?;
+            // What runs there is left alone; what ends there cannot be started before the disk is back.
+            arena.held[node] = true;
+            let witness = format!("{}: a file could not be made", arena.herd.nodes[node].name);
+            Ok(Hurt::new(fault, vec![node], witness, vec![Remedy::Repair(node)]))
+        }
         Fault::PowerOne => {
             let node = fault::any(arena, pick)?;
             cut_power(fault, arena, &[node])
@@ -67,16 +75,39 @@ fn cut_power(fault: Fault, arena: &mut Arena, nodes: &[usize]) -> Result<Hurt, S
         fault::free(arena, *node)?;
         disks.push(arena.disk(*node)?);
     }
+    // A machine without power does not see its disk fail: everything stands still before the disk does.
+    let freezers: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| arena.freezer(*node).ok())
+        .collect();
+    for freezer in &freezers {
+        freezer.set(true)?;
+    }
     for disk in &disks {
         disk.cut_power()?;
     }
     let hurt = kill_nodes(fault, arena, nodes);
+    for freezer in &freezers {
+        freezer.set(false)?;
+    }
     for disk in &disks {
         disk.restore_power()?;
     }
     let hurt = hurt?;
     let witness = format!("a write failed on each disk; {}", hurt.witness);
     Ok(Hurt { witness, ..hurt })
+}
+
+/// Brings a dead disk back as it was, and the node with it.
+pub fn repair(arena: &mut Arena, node: usize) -> Result<(), String> {
+    processes::kill_all_of(&arena.herd.nodes[node].dir);
+    if arena.herd.nodes[node].has_daemon() {
+        arena.herd.nodes[node].reap();
+    }
+    arena.disk(node)?.restore_power()?;
+    arena.held[node] = false;
+    arena.supervise();
+    Ok(())
 }
 
 /// Damages the largest file of a store, where the choice says.

@@ -93,16 +93,22 @@ impl Load {
         })
     }
 
-    /// Waits until so many rows sent from now on are acknowledged; false when the deadline came first.
-    pub async fn flows(&self, rows: usize, deadline_s: u64) -> bool {
+    /// Waits until so many transactions sent from now on are acknowledged; false when the deadline came first.
+    pub async fn flows(&self, commits: usize, deadline_s: u64) -> bool {
         let since = matriarch::clock::boot_ns();
-        while self.writer.acked_since(since) < rows {
+        while self.writer.acked_since(since) + self.acknowledged_since(since) < commits {
             if matriarch::clock::boot_ns() - since > deadline_s * 1_000_000_000 {
                 return false;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         true
+    }
+
+    fn acknowledged_since(&self, since: u64) -> usize {
+        let history = self.crew.history.lock().unwrap();
+        let acknowledged = history.acknowledged();
+        acknowledged.iter().filter(|call| call.begin > since).count()
     }
 
     /// Whether a write sent after this moment was acknowledged by a node that is not one of these.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// The network of all nodes, as pg_hba.conf writes it.
 pub const NETWORK: &str = "10.77.0.0/24";
 
+/// The clients, as pg_hba.conf writes them.
+pub const CLIENTS: &str = "10.77.0.100/32";
+
 /// Who sits at a port of the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {

@@ -225,6 +225,7 @@ fn gave_up(arena: &Arena, faults: &[Healed], over: u64, verdict: &mut Verdict) {
             let takes_disk = matches!(
                 healed.hurt.fault,
                 Fault::DiskFull
+                    | Fault::DiskDead
                     | Fault::PowerOne
                     | Fault::PowerTwo
                     | Fault::PowerAll
