@@ -48,7 +48,7 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
         }
         Fault::PowerAll => cut_power(fault, arena, &(0..NODES).collect::<Vec<_>>()),
         Fault::RaftLost => {
-            let node = fault::any(arena, pick)?;
+            let node = one_store_only(arena, pick).await?;
             let hurt = kill_nodes(fault, arena, &[node])?;
             arena.herd.nodes[node].wipe_raft();
             Ok(Hurt {
@@ -57,7 +57,7 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
             })
         }
         _ => {
-            let node = fault::any(arena, pick)?;
+            let node = one_store_only(arena, pick).await?;
             let hurt = kill_nodes(fault, arena, &[node])?;
             let witness = damage(fault, &arena.herd.nodes[node].dir.join("raft"), pick)?;
             Ok(Hurt {
@@ -66,6 +66,17 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
                 ..hurt
             })
         }
+    }
+}
+
+/// A node whose store may be taken: only while all others have theirs. Two of three stores are the group's memory, and
+/// who loses both must be asked, not healed.
+async fn one_store_only(arena: &Arena, pick: u64) -> Result<usize, String> {
+    let node = fault::any(arena, pick)?;
+    if arena.herd.is_whole().await {
+        Ok(node)
+    } else {
+        Err("not every node is there, and a second store must not be lost".into())
     }
 }
 

@@ -252,7 +252,10 @@ fn lists(
             let world: Vec<&ListTxn> = history
                 .lists
                 .iter()
-                .filter(|txn| txn.call.timeline == timeline || is_visible(txn, &known))
+                .filter(|txn| {
+                    let is_of_it = txn.call.timeline == timeline;
+                    is_of_it || (txn.call.timeline < timeline && is_visible(txn, &known))
+                })
                 .collect();
             let found = serial::check(&world, &orders, false);
             wrong.extend(
@@ -300,12 +303,26 @@ fn worlds(history: &History, truth: &Truth) -> BTreeMap<i32, Orders> {
             }
         }
     }
-    for world in worlds.values_mut() {
+    let born: HashMap<i64, i32> = history
+        .lists
+        .iter()
+        .flat_map(|txn| {
+            txn.steps.iter().filter_map(|step| match step {
+                Step::Append(_, value) => Some((*value, txn.call.timeline)),
+                Step::Read(..) => None,
+            })
+        })
+        .collect();
+    for (timeline, world) in &mut worlds {
         for (key, order) in world {
-            if let Some(last) = truth.lists.get(key)
-                && last.starts_with(order)
-            {
-                order.clone_from(last);
+            let last = truth.lists.get(key).map_or(&[][..], Vec::as_slice);
+            // What a later timeline appended is of another world.
+            let length = last
+                .iter()
+                .position(|value| born.get(value).is_none_or(|born| born > timeline))
+                .unwrap_or(last.len());
+            if last[..length].starts_with(order) {
+                *order = last[..length].to_vec();
             }
         }
     }

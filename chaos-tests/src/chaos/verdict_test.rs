@@ -163,3 +163,35 @@ fn a_value_read_on_a_standby_and_gone_later_is_blamed_in_synchronous_modes() {
     );
     assert_eq!(violations(&history, &truth(&[10]), &[], Mode::On).len(), 1);
 }
+
+#[test]
+fn a_list_that_lost_its_end_may_go_on_differently_on_the_next_timeline_only() {
+    let read = |call: Call, seen: &[i64]| ListTxn {
+        call,
+        steps: vec![Step::Read(1, seen.to_vec())],
+    };
+    let mut history = two_writes();
+    let mut elsewhere = append(call(1, 3_000, 3_001, Fate::Ok, 3, 150), 1, 12);
+    elsewhere.steps.push(Step::Append(2, 20));
+    elsewhere.steps.insert(0, Step::Read(1, vec![10]));
+    history
+        .lists
+        .push(read(call(0, 4, 5, Fate::Ok, 1, 200), &[10, 11]));
+    history
+        .lists
+        .push(append(call(0, 5, 6, Fate::Unknown, 1, 210), 2, 19));
+    history
+        .lists
+        .push(read(call(0, 6, 7, Fate::Ok, 1, 210), &[10, 11]));
+    history.lists[4].steps.push(Step::Read(2, Vec::new()));
+    history.lists.push(elsewhere);
+    let mut world = truth(&[10, 12]);
+    world.lists.insert(2, vec![20]);
+    assert_eq!(
+        violations(&history, &world, &[], Mode::Async),
+        Vec::<String>::new()
+    );
+    // The same reading on the later timeline would have seen what is lost.
+    history.lists[4].call.timeline = 3;
+    assert!(!violations(&history, &world, &[], Mode::Async).is_empty());
+}
