@@ -96,6 +96,7 @@ impl Hands {
         settings: &Settings,
         epoch: Option<crate::cluster::Epoch>,
     ) -> Result<i32, String> {
+        self.postgres.await_reaped().await;
         let effective = self.effective(settings);
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {

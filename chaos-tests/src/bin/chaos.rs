@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Seconds of one lease.
 const TTL_S: f64 = 2.0;
@@ -44,7 +45,7 @@ struct Arguments {
     /// Where the page is written; default: chaos-SEED.html in the temporary directory.
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Directory to which the nodes' logs are copied when a promise was broken; default: beside the page.
+    /// Directory to which the nodes' logs are copied; default: beside the page.
     #[arg(long)]
     logs: Option<PathBuf>,
     /// Show the faults' names and end.
@@ -106,10 +107,15 @@ fn judge(arguments: &Arguments) -> Result<bool, String> {
     let outcome = runtime.block_on(async {
         let wanted = Arc::clone(&over);
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                eprintln!("ending early: undoing every fault");
-                wanted.store(true, Ordering::SeqCst);
+            let Ok(mut term) = signal(SignalKind::terminate()) else {
+                return;
+            };
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = term.recv() => {}
             }
+            eprintln!("ending early: undoing every fault");
+            wanted.store(true, Ordering::SeqCst);
         });
         run::run(&mut arena, &plan, || over.load(Ordering::SeqCst)).await
     })?;
@@ -118,9 +124,7 @@ fn judge(arguments: &Arguments) -> Result<bool, String> {
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("chaos-{seed}.html")));
     std::fs::write(&page, report::page(&outcome)).map_err(|error| format!("{}: {error}", page.display()))?;
-    if !outcome.is_good() {
-        keep_logs(&arena, arguments, &page);
-    }
+    keep_logs(&arena, arguments, &page);
     tell(&outcome, &page);
     Ok(outcome.is_good())
 }
