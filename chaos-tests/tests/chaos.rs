@@ -71,7 +71,7 @@ async fn under(
     arena: &mut Arena,
     meanwhile: impl AsyncFnOnce(&Load, &Hurt),
 ) -> (Healed, History) {
-    arena.grow().await;
+    arena.grow().await.unwrap();
     let load = Load::start(&arena.herd).await.unwrap();
     assert!(
         load.flows(20, FAILOVER_S).await,

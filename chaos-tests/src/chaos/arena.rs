@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Nodes of an arena.
 pub const NODES: usize = 3;
 
+/// A cluster grows from empty directories within this time.
+const GROWN_NS: u64 = 90_000_000_000;
+
 /// What a fault may need of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
@@ -162,12 +165,24 @@ impl Arena {
         Ok(arena)
     }
 
-    /// Starts every node and waits until all are there.
-    pub async fn grow(&mut self) {
-        for i in 0..NODES {
-            self.herd.nodes[i].start();
+    /// Starts every node and waits until all are there; the error is what a daemon said that gave up, or a portrait.
+    pub async fn grow(&mut self) -> Result<(), String> {
+        for node in &mut self.herd.nodes {
+            node.start();
         }
-        self.herd.await_whole(90).await;
+        let begun = boot_ns();
+        while !self.herd.is_whole().await {
+            for node in &mut self.herd.nodes {
+                if let Some(status) = node.exit() {
+                    return Err(format!("{} gave up ({status}): {}", node.name, node.log_tail(2)));
+                }
+            }
+            if boot_ns() - begun > GROWN_NS {
+                return Err(self.herd.portrait().await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// The disk of a node.

@@ -121,7 +121,7 @@ pub async fn run(arena: &mut Arena, plan: &Plan, ends_early: impl Fn() -> bool) 
     let (kinds, skipped) = possible(arena, &plan.kinds);
     let length_ms = u64::try_from(plan.length.as_millis()).unwrap();
     let entries = schedule::draw(plan.seed, length_ms, &kinds);
-    arena.grow().await;
+    arena.grow().await?;
     let load = Load::start(&arena.herd).await?;
     let watch = Watch::start();
     let mut stage = Stage {
