@@ -2,7 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::disk::Disk;
-use crate::node::Node;
+use crate::node::{Home, Node};
 use crate::node_file::{Options, Sheet};
 use crate::processes;
 use nix::sys::signal::Signal;
@@ -27,13 +27,27 @@ pub struct Herd {
     pub disks: Vec<Disk>,
     // After the disks: fields are dropped in this order.
     dir: tempfile::TempDir,
-    _addresses: Addresses,
+    _addresses: Option<Addresses>,
 }
 
 impl Herd {
     /// Lays out directories and node files; nothing runs yet.
     pub fn new(count: usize, options: Options) -> Self {
         let addresses = Addresses::take(count);
+        let scope = format!("herd-{}", addresses.label());
+        let ips: Vec<Ipv4Addr> = (0..count).map(|i| addresses.ip(i)).collect();
+        let mut herd = Self::housed(&scope, &ips, options, |_, _| None);
+        herd._addresses = Some(addresses);
+        herd
+    }
+
+    /// The same at given addresses, each node in the home that is made for its empty directory.
+    pub fn housed(
+        scope: &str,
+        ips: &[Ipv4Addr],
+        options: Options,
+        mut home: impl FnMut(usize, &Path) -> Option<Box<dyn Home>>,
+    ) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("herd-")
             .tempdir()
@@ -41,13 +55,13 @@ impl Herd {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
             .expect("mode of the directory");
         give_to_postgres(dir.path());
-        let scope = format!("herd-{}", addresses.label());
-        let ips: Vec<Ipv4Addr> = (0..count).map(|i| addresses.ip(i)).collect();
         let (mut nodes, mut disks) = (Vec::new(), Vec::new());
         for (i, ip) in ips.iter().enumerate() {
             let name = format!("node{}", i + 1);
             let node_dir = dir.path().join(&name);
-            std::fs::create_dir_all(node_dir.join("socket")).expect("directory of the node");
+            std::fs::create_dir_all(&node_dir).expect("directory of the node");
+            let home = home(i, &node_dir);
+            std::fs::create_dir_all(node_dir.join("socket")).expect("directory of the sockets");
             give_to_postgres(&node_dir);
             give_to_postgres(&node_dir.join("socket"));
             let data_dir = match options.disk_mib.filter(|_| options.witness != Some(i)) {
@@ -60,7 +74,7 @@ impl Herd {
             };
             let partners: Vec<Ipv4Addr> = ips.iter().copied().filter(|other| other != ip).collect();
             let sheet = Sheet {
-                scope: &scope,
+                scope,
                 name: &name,
                 ip: *ip,
                 partners: &partners,
@@ -69,7 +83,7 @@ impl Herd {
                 is_witness: options.witness == Some(i),
                 options: &options,
             };
-            let node = Node::new(name.clone(), *ip, node_dir.clone(), data_dir.clone());
+            let node = Node::new(name.clone(), *ip, node_dir.clone(), data_dir.clone(), home);
             std::fs::write(node.file(), sheet.text()).expect("the node file is written");
             nodes.push(node);
         }
@@ -78,7 +92,7 @@ impl Herd {
             options,
             disks,
             dir,
-            _addresses: addresses,
+            _addresses: None,
         }
     }
 
@@ -150,7 +164,8 @@ impl Herd {
         self.await_primary(deadline_s, |_| true).await
     }
 
-    async fn is_whole(&self) -> bool {
+    /// Whether there is one primary and everybody else streams on its timeline.
+    pub async fn is_whole(&self) -> bool {
         let Some(primary) = self.primary().await else {
             return false;
         };

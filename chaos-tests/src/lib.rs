@@ -23,8 +23,8 @@
 //!   exactly once. All times are this machine's boot-time clock, so the clients' times can be compared.
 //! - Nothing here looks into the daemon: it is driven through its command line, its REST port, its log and signals.
 //!
-//! Caveats: killing every process of a node is a crash, not a power cut (the kernel still closes the sockets), and no
-//! network is cut here.
+//! Caveats: killing every process of a node is a crash, not a power cut (the kernel still closes the sockets). Power
+//! cuts, and networks that can be cut, are in `chaos`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,6 +34,7 @@
 )]
 
 pub mod addresses;
+pub mod chaos;
 pub mod disk;
 pub mod freezer;
 pub mod herd;
@@ -45,6 +46,7 @@ pub mod plain;
 pub mod processes;
 pub mod rest;
 pub mod sim;
+mod sys;
 pub mod writer;
 
 pub use disk::Disk;

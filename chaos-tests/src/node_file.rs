@@ -25,6 +25,12 @@ pub struct Options {
     pub raft: String,
     /// More sections; `{dir}` is the node's directory.
     pub sections: String,
+    /// Where clients and partners come from, as pg_hba.conf writes it.
+    pub network: &'static str,
+    /// A client that needs no password: in a run with many connections its arithmetic would be most of the load.
+    pub trusted: Option<&'static str>,
+    /// More server parameters, a line each.
+    pub parameters: Vec<&'static str>,
 }
 
 impl Default for Options {
@@ -37,6 +43,9 @@ impl Default for Options {
             dcs: Vec::new(),
             raft: String::new(),
             sections: String::new(),
+            network: "127.0.0.0/8",
+            trusted: None,
+            parameters: Vec::new(),
         }
     }
 }
@@ -88,19 +97,23 @@ impl Sheet<'_> {
     }
 
     fn bootstrap(&self) -> String {
-        let mut more = self.options.synchronous_mode.map_or_else(String::new, |mode| {
+        let network = self.options.network;
+        let trusted = self.options.trusted.map_or_else(String::new, |address| {
+            format!("  - host all all {address} trust\n")
+        });
+        let mut mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
             // Quoted: YAML reads a bare `on` as a boolean.
             format!("    synchronous_mode: '{mode}'\n")
         });
         for line in &self.options.dcs {
-            let _ = writeln!(more, "    {line}");
+            let _ = writeln!(mode, "    {line}");
         }
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n{more}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
-             pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
-             - host replication all 127.0.0.0/8 scram-sha-256\n",
+             pg_hba:\n  - local all all trust\n{trusted}  - host all all {network} scram-sha-256\n  \
+             - host replication all {network} scram-sha-256\n",
             self.options.ttl
         )
     }
@@ -129,6 +142,9 @@ impl Sheet<'_> {
             "  parameters:\n    unix_socket_directories: '{dir}/socket'\n    shared_buffers: 16MB\n    \
              password_encryption: scram-sha-256\n"
         );
+        for line in &self.options.parameters {
+            let _ = writeln!(text, "    {line}");
+        }
         text
     }
 }

@@ -120,6 +120,7 @@ impl Hands {
         if let Some(why) = config::start_race(settings, self.postgres.version().num) {
             tracing::warn!("{why}");
         }
+        self.postgres.await_reaped().await;
         let effective = self.effective(settings);
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {

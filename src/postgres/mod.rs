@@ -40,6 +40,7 @@ mod roles;
 mod run;
 mod session;
 mod setup;
+mod stale_pid;
 mod sys;
 mod timelines;
 mod wal_end;

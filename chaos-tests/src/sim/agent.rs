@@ -573,7 +573,9 @@ fn finish(world: &mut World, node: usize, now: Moment) {
 }
 
 fn start(world: &mut World, node: usize, epoch: Epoch) {
-    if world.nodes[node].mind.running != Some(epoch) {
+    // The guard starts no primary without a deadline that stands.
+    let stands = world.nodes[node].armed.is_some_and(|(of, _)| of == epoch);
+    if world.nodes[node].mind.running != Some(epoch) || !stands && !world.plan.has(Flaw::NoGuard) {
         return;
     }
     world.nodes[node].server.start(Some(epoch));

@@ -81,9 +81,10 @@ impl Group {
         let term = self.voters[node].term;
         if self.voters[node].leads == Some(term) {
             let followers = self.followers(node, term, hears);
-            if self.majority(&followers) {
-                self.voters[node].answered_at = now;
+            if !self.majority(&followers) {
+                return;
             }
+            self.voters[node].answered_at = now;
             for follower in followers {
                 let voter = &mut self.voters[follower];
                 voter.term = term;
@@ -99,6 +100,16 @@ impl Group {
         if now.saturating_sub(self.voters[node].heard_at) > self.voters[node].patience {
             self.voters[node].patience = patience;
             self.stand(node, now, hears);
+        }
+    }
+
+    /// The leader asks a follower to stand at once.
+    pub fn hand_over(&mut self, from: usize, to: usize, now: u64, hears: &impl Fn(usize, usize) -> bool) {
+        if hears(from, to) && hears(to, from) && self.confirm(from, hears) {
+            for voter in &mut self.voters {
+                voter.heard_at = 0;
+            }
+            self.stand(to, now, hears);
         }
     }
 

@@ -116,6 +116,8 @@ pub struct World {
     ids: u64,
     /// What happened, for people.
     pub trace: Vec<String>,
+    /// Since when the leader cannot hear what it needs.
+    stuck_since: Option<u64>,
     /// The newest acknowledgement through an open gate.
     served_at: u64,
     opened: std::collections::BTreeSet<Epoch>,
@@ -169,6 +171,7 @@ impl World {
             judge: Judge::default(),
             ids: 0,
             trace: Vec::new(),
+            stuck_since: None,
             served_at: 0,
             opened: std::collections::BTreeSet::new(),
         };
@@ -200,6 +203,11 @@ impl World {
     pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
+    }
+
+    /// Whether a connection carries anything: without the way back nothing is acknowledged, and it stands still.
+    fn connects(&self, one: usize, other: usize) -> bool {
+        self.links[one][other] && self.links[other][one]
     }
 
     /// Whether what one daemon sends reaches the other.
@@ -387,8 +395,10 @@ impl World {
             return;
         };
         let Verdict::Propose(act, reason) = judgement.verdict else {
+            self.step_aside(node, judgement.rule);
             return;
         };
+        self.stuck_since = None;
         let (rule, serial) = (judgement.rule, state.revision);
         self.say(|| format!("n{node} proposes {rule}: {reason}"));
         let command = Command {
@@ -406,6 +416,22 @@ impl World {
             self.delay()
         };
         self.after(delay, Event::Propose(node, Box::new(command)));
+    }
+
+    /// A leader that cannot hear what it needs lets another try, as the product's does.
+    fn step_aside(&mut self, node: usize, rule: &str) {
+        if !matriarch::lead::is_stuck(rule) {
+            self.stuck_since = None;
+            return;
+        }
+        let since = *self.stuck_since.get_or_insert(self.now);
+        if self.now - since > 5_000 {
+            self.stuck_since = None;
+            let to = (node + 1 + self.dice.node(2)) % 3;
+            let mut raft = std::mem::take(&mut self.raft);
+            raft.hand_over(node, to, self.now, &|from, to| self.hears(from, to));
+            self.raft = raft;
+        }
     }
 
     fn propose(&mut self, node: usize, command: Command) {
@@ -448,7 +474,7 @@ impl World {
         self.nodes[node].mind.reported_at = self.now;
         self.nodes[node].mind.said = Some(report.clone());
         for to in 0..3 {
-            if to != node && (!self.links[node][to] || self.lost()) {
+            if to != node && (!self.connects(node, to) || self.lost()) {
                 continue;
             }
             let copies = if self.dice.chance(10) { 2 } else { 1 };
@@ -505,7 +531,7 @@ impl World {
             grant,
             digest: mind.desk.digest(now),
         };
-        if asker != leader && (!self.links[leader][asker] || self.lost()) {
+        if asker != leader && (!self.connects(leader, asker) || self.lost()) {
             return;
         }
         let delay = self.delay();
@@ -557,9 +583,12 @@ impl World {
         } else {
             0
         };
-        if acts && here.server.life != Life::Down && now.plus(150) >= deadline.plus(late) {
-            here.server.end(None);
+        if acts && now.plus(150) >= deadline.plus(late) {
             here.armed = None;
+            if here.server.life == Life::Down {
+                return;
+            }
+            here.server.end(None);
             self.say(|| format!("n{node}: the guard ends PostgreSQL of epoch {epoch}"));
         }
     }
@@ -664,7 +693,7 @@ impl World {
             .extend_from_slice(records.get(known..).unwrap_or_default());
         copy.torn = torn;
         let flushed = copy.log.len();
-        if self.links[node][to] && !self.lost() {
+        if self.connects(node, to) && !self.lost() {
             let delay = self.delay();
             self.after(delay, Event::Flushed(to, connection, flushed));
         }
@@ -810,7 +839,6 @@ impl World {
             node = primary;
         }
         let fault = FAULTS[usize::try_from(self.dice.below(FAULTS.len() as u64)).unwrap_or(0)];
-        self.say(|| format!("n{node}: {fault:?}"));
         let lasts = self.dice.between(100, 7_000);
         match fault {
             Fault::DaemonDead
@@ -858,6 +886,7 @@ impl World {
             Fault::StandbyCut => self.stream_cut = Some(node),
             _ => return,
         }
+        self.say(|| format!("n{node}: {fault:?} for {lasts} ms"));
         self.after(lasts, Event::Mend(node, fault));
     }
 
