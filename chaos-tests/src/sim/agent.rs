@@ -94,6 +94,7 @@ fn look_out(world: &mut World, node: usize, now: Moment) {
         let there = world.carries(node, holder) && world.carries(holder, node);
         late.then(|| there && world.nodes[holder].server.life == Life::Up)
     });
+    let answers = answers.filter(|_| !world.plan.has(Flaw::PromiseIsForgotten));
     world.nodes[node].mind.primary_answers = answers;
 }
 

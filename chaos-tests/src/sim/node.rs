@@ -193,6 +193,8 @@ pub struct Node {
     pub guard: Health,
     /// Its clock: where it began, and thousandths of its rate.
     pub clock: (u64, u64),
+    /// It takes its server for gone while a backend lives.
+    pub blind: bool,
     /// On disk.
     pub ledger: Ledger,
     /// PostgreSQL.
@@ -255,6 +257,7 @@ impl Node {
     pub fn process(&self) -> Process {
         match self.server.life {
             Life::Down => Process::Down,
+            Life::Orphans(_) if self.blind => Process::Down,
             Life::Orphans(_) => Process::Ending,
             Life::Up if self.server.primary.is_some() => Process::Up(Some(Role::Primary)),
             Life::Up => Process::Up(Some(Role::Replica)),

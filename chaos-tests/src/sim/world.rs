@@ -78,9 +78,10 @@ pub(super) enum Fault {
     Lossy,
     AllDead,
     StandbyCut,
+    OneLink,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     Fault::DaemonDead,
     Fault::DaemonFrozen,
     Fault::GuardFrozen,
@@ -94,6 +95,7 @@ const FAULTS: [Fault; 13] = [
     Fault::Lossy,
     Fault::AllDead,
     Fault::StandbyCut,
+    Fault::OneLink,
 ];
 
 /// One run.
@@ -128,7 +130,11 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let mut dice = Dice::new(plan.seed);
         let settings = Settings {
-            ttl_ms: 2_000,
+            ttl_ms: if plan.has(Flaw::PromiseIsForgotten) {
+                20_000
+            } else {
+                2_000
+            },
             synchronous_mode: plan.mode,
             ..Settings::default()
         };
@@ -139,6 +145,7 @@ impl World {
                 daemon: Health::Well,
                 guard: Health::Well,
                 clock: (dice.between(10_000, 90_000_000), dice.between(995, 1_005)),
+                blind: plan.has(Flaw::OrphansAreNotReaped),
                 ledger: Ledger::default(),
                 server: Server::empty(),
                 mind: Mind::new(dice.below(u64::MAX)),
@@ -884,6 +891,11 @@ impl World {
             Fault::Lossy => self.lossy = true,
             Fault::AllDead if self.dice.chance(300) => (0..3).for_each(|node| self.crash(node)),
             Fault::StandbyCut => self.stream_cut = Some(node),
+            Fault::OneLink => {
+                let other = (node + 1) % 3;
+                self.links[node][other] = false;
+                self.links[other][node] = false;
+            }
             _ => return,
         }
         self.say(|| format!("n{node}: {fault:?} for {lasts} ms"));
@@ -934,7 +946,7 @@ impl World {
                 // The guard runs with real-time priority: it looks first.
                 self.guard_now(node);
             }
-            Fault::CutOff | Fault::Deaf | Fault::Mute => self.links = [[true; 3]; 3],
+            Fault::CutOff | Fault::Deaf | Fault::Mute | Fault::OneLink => self.links = [[true; 3]; 3],
             Fault::Lossy => self.lossy = false,
             Fault::StandbyCut => self.stream_cut = None,
             _ => {}
