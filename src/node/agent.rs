@@ -11,7 +11,7 @@ use super::reporter::Word;
 use super::tenancy::Tenancy;
 use crate::clock;
 use crate::cluster::{
-    Endpoint, Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
+    Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
 };
 use crate::config::Config;
 use crate::decide::duty::{self, Duty, Local, Process};
@@ -24,8 +24,6 @@ use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(100);
-/// What was heard of a primary longer ago says nothing of it.
-const STALE_MS: u64 = 3_000;
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// PostgreSQL gets this long to end its children when it is stopped past its guard.
@@ -429,18 +427,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Only where a silent primary would be fenced before its lease is over.
-    fn look_out(&mut self, state: &State, word: &Word, now: Moment) -> Option<bool> {
-        let (holder, _) = state
-            .primacy
-            .held()
-            .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
-        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
-        let endpoint = state.member(holder)?.info.postgres.clone()?;
-        let age_ms = seen.age_ms + now.since(word.at);
-        self.lookout.look(&endpoint, age_ms, now)
-    }
-
     fn judge(&self, state: &State, now: Moment) -> Duty {
         if self.parts.hands.is_none() {
             return Duty::Rest("a witness only votes".to_owned());
@@ -490,46 +476,6 @@ impl Agent {
             return Duty::Fence(why);
         }
         duty::duty(state, &local, now)
-    }
-
-    /// A serving primary that does not answer SQL for `primary_hang_timeout`.
-    pub(super) fn hung_since(&self, now: Moment) -> Option<Moment> {
-        let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
-        let since = self.probed.failing_since?;
-        (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)
-    }
-
-    /// Where the serving primary's log ended when last heard of, and whether that was after the own end was read.
-    fn primary_position(&self, state: &State) -> Option<(crate::cluster::Lsn, bool)> {
-        let (holder, epoch) = state.primacy.held()?;
-        let word = self.parts.word.borrow();
-        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
-        if !crate::decide::view::serves(&seen.report, epoch) {
-            return None;
-        }
-        let position = seen.report.postgres.as_ref()?.location?;
-        if seen.age_ms + clock::now().since(word.at) > STALE_MS {
-            return None;
-        }
-        // The report itself may be as old as one probe more.
-        let age_ms = seen.age_ms + 2 * self.parts.settings.borrow().report_interval_ms;
-        Some((
-            position,
-            word.at.0.saturating_sub(age_ms) > self.holdings.end_at.0,
-        ))
-    }
-
-    /// The primary's address, if its newest report shows that it serves; `checkpointed` asks for more.
-    pub(super) fn primary_endpoint(&self, state: &State, checkpointed: bool) -> Option<Endpoint> {
-        let (holder, epoch) = state.primacy.held()?;
-        let word = self.parts.word.borrow();
-        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
-        let serves = crate::decide::view::serves(&seen.report, epoch);
-        let ready = !checkpointed || seen.report.postgres.as_ref().is_some_and(|p| p.checkpointed);
-        if !(serves && ready && clock::now().since(word.at) < 3_000) {
-            return None;
-        }
-        state.member(holder)?.info.postgres.clone()
     }
 }
 

@@ -28,6 +28,7 @@ pub mod last_word;
 pub mod ledger;
 mod lookout;
 pub mod machine;
+mod outlook;
 mod probe;
 pub mod reporter;
 mod settle;

@@ -15,10 +15,14 @@
 
 mod agent;
 pub mod dice;
+mod faults;
+mod group;
 mod judge;
 mod node;
 mod raft;
 mod server;
+mod traffic;
+mod works;
 mod world;
 
 pub use world::World;

@@ -4,9 +4,11 @@ use crate::{Crowd, FAILOVER_S, RETURN_S};
 use matriarch_chaos::{Herd, Options, oracle};
 
 async fn herd(mode: &'static str) -> Herd {
-    // A lease that outlasts the whole test: whoever waits for its end is late.
+    // A lease that outlasts the whole test: whoever waits for its end is late. On a crowded machine a primary may be
+    // silent for half a second without any fault.
     let options = Options {
         ttl: 60.0,
+        dcs: vec!["fence_after: 1500ms".to_owned()],
         synchronous_mode: Some(mode),
         ..Options::default()
     };

@@ -1,0 +1,63 @@
+//! What this node makes of the primary as it was heard of last: where it is, how far it has come, whether it serves.
+
+use super::agent::Agent;
+use super::reporter::Word;
+use crate::clock;
+use crate::cluster::{Endpoint, Moment, State};
+
+/// What was heard of a primary longer ago says nothing of it.
+const STALE_MS: u64 = 3_000;
+
+impl Agent {
+    /// Only where a silent primary would be fenced before its lease is over.
+    pub(super) fn look_out(&mut self, state: &State, word: &Word, now: Moment) -> Option<bool> {
+        let (holder, _) = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        let endpoint = state.member(holder)?.info.postgres.clone()?;
+        let age_ms = seen.age_ms + now.since(word.at);
+        self.lookout.look(&endpoint, age_ms, now)
+    }
+
+    /// A serving primary that does not answer SQL for `primary_hang_timeout`.
+    pub(super) fn hung_since(&self, now: Moment) -> Option<Moment> {
+        let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
+        let since = self.probed.failing_since?;
+        (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)
+    }
+
+    /// Where the serving primary's log ended when last heard of, and whether that was after the own end was read.
+    pub(super) fn primary_position(&self, state: &State) -> Option<(crate::cluster::Lsn, bool)> {
+        let (holder, epoch) = state.primacy.held()?;
+        let word = self.parts.word.borrow();
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        if !crate::decide::view::serves(&seen.report, epoch) {
+            return None;
+        }
+        let position = seen.report.postgres.as_ref()?.location?;
+        if seen.age_ms + clock::now().since(word.at) > STALE_MS {
+            return None;
+        }
+        // The report itself may be as old as one probe more.
+        let age_ms = seen.age_ms + 2 * self.parts.settings.borrow().report_interval_ms;
+        Some((
+            position,
+            word.at.0.saturating_sub(age_ms) > self.holdings.end_at.0,
+        ))
+    }
+
+    /// The primary's address, if its newest report shows that it serves; `checkpointed` asks for more.
+    pub(super) fn primary_endpoint(&self, state: &State, checkpointed: bool) -> Option<Endpoint> {
+        let (holder, epoch) = state.primacy.held()?;
+        let word = self.parts.word.borrow();
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        let serves = crate::decide::view::serves(&seen.report, epoch);
+        let ready = !checkpointed || seen.report.postgres.as_ref().is_some_and(|p| p.checkpointed);
+        if !(serves && ready && clock::now().since(word.at) < 3_000) {
+            return None;
+        }
+        state.member(holder)?.info.postgres.clone()
+    }
+}
