@@ -41,7 +41,7 @@ pub mod oracle;
 pub mod plain;
 pub mod processes;
 pub mod rest;
-pub mod sim;
+pub mod stories;
 pub mod writer;
 
 pub use herd::Herd;

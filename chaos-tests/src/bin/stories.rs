@@ -1,11 +1,11 @@
-//! `make chaos-sim`: runs of the simulator, in order of their seeds; a seed alone tells its story.
+//! `make chaos-stories`: runs of the simulator, in order of their seeds; a seed alone tells its story.
 #![allow(
     clippy::disallowed_methods,
     reason = "it measures how fast it simulates; nothing simulated asks this clock"
 )]
 
 use clap::Parser;
-use matriarch_chaos::sim::{self, Bend};
+use matriarch_chaos::stories::{self, Bend};
 use std::time::Instant;
 
 /// Runs the real judgement over simulated worlds.
@@ -36,7 +36,7 @@ fn main() {
     let named = |bend: &&Bend| format!("{bend:?}").eq_ignore_ascii_case(&arguments.bend);
     let bend = Bend::ALL.iter().find(named).copied().unwrap_or(Bend::No);
     if let Some(seed) = arguments.seed {
-        println!("{:#?}", sim::run(seed, bend, true));
+        println!("{:#?}", stories::run(seed, bend, true));
         return;
     }
     if !runs(bend, arguments.first, arguments.runs) {
@@ -47,7 +47,7 @@ fn main() {
 /// How many runs an inversion needs.
 fn tried(bend: Bend, first: u64, runs: u64) {
     let begun = Instant::now();
-    let found = (first..first + runs).find_map(|seed| Some((seed, sim::run(seed, bend, false).broken?)));
+    let found = (first..first + runs).find_map(|seed| Some((seed, stories::run(seed, bend, false).broken?)));
     let took = begun.elapsed().as_secs_f64();
     match found {
         Some((seed, broken)) => println!("{bend:?}: seed {seed}, {took:.1} s: {broken}"),
@@ -59,7 +59,7 @@ fn runs(bend: Bend, first: u64, runs: u64) -> bool {
     let begun = Instant::now();
     let (mut simulated, mut acknowledged, mut events, mut gates, mut broken) = (0, 0, 0, 0, 0);
     for seed in first..first + runs {
-        let story = sim::run(seed, bend, false);
+        let story = stories::run(seed, bend, false);
         simulated += story.simulated_us;
         acknowledged += story.acknowledged;
         events += story.events;
