@@ -1,6 +1,6 @@
 # The commands of this repository. The Rust toolchain is the only thing a person brings; .ci/prepare installs the rest.
 
-.PHONY: demo test lint bench bench-idle prepare
+.PHONY: demo test lint bench bench-idle chaos chaos-sim prepare
 
 # Three nodes on this machine, a live table, and the pids to kill. Ctrl-C stops everything.
 demo: prepare
@@ -16,18 +16,34 @@ lint:
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials.
+# Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials, MODE=off for asynchronous replication.
 TRIALS ?= 10
+MODE ?= quorum
 bench: prepare
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
-	target/release/bench --trials $(TRIALS)
+	target/release/bench --trials $(TRIALS) --mode $(MODE)
 
 # What an idle cluster costs: memory, processor time, log entries.
 bench-idle: prepare
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
 	target/release/bench --idle
+
+# Seeded lives of a cluster in a modelled world. SEEDS=100 for fewer.
+SEEDS ?= 10000
+chaos-sim:
+	cargo build --release -p matriarch-chaos --bin sim
+	target/release/sim --runs $(SEEDS)
+
+# Faults at random on three real nodes in a network of their own, a verdict and a page that shows it. Needs root.
+# SEED=7 repeats a schedule, MODE=async|on|quorum, ONLY=kill-primary,cut-primary (target/release/chaos --list).
+MINUTES ?= 2
+chaos: prepare
+	@.ci/prepare chaos
+	cargo build --release --bin matriarch
+	cargo build --release -p matriarch-chaos --bin chaos
+	target/release/chaos --minutes $(MINUTES) --mode $(MODE) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 prepare:
 	@.ci/prepare

@@ -17,6 +17,7 @@ use crate::cluster::{Facts, Report, Settings, State};
 use crate::config::{Config, VerifyClient};
 use crate::guard::{Guard, GuardError, GuardOptions};
 use crate::lead::{self, Desk, Mailroom};
+use crate::node::charge::Charge;
 use crate::node::ledger::{Ledger, LedgerError};
 use crate::node::machine::Replica;
 use crate::node::reporter::{Reporter, Word};
@@ -170,7 +171,8 @@ fn api_options(config: &Config) -> ApiOptions {
     }
 }
 
-fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::Settings {
+/// How this node speaks to its peers.
+pub(crate) fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::Settings {
     let raft = &config.raft;
     let tls = match (&raft.certfile, &raft.keyfile, &raft.cafile) {
         (Some(certfile), Some(keyfile), Some(cafile)) => Some(TlsFiles {
@@ -233,6 +235,17 @@ async fn live(
         word: Arc::new(word),
     };
     let me = config.name.clone();
+    let charge = match hands.as_ref().zip(std::env::current_exe().ok()) {
+        Some((hands, exe)) => Some(Charge {
+            guard: hands.guard.clone(),
+            config: config.clone(),
+            exe,
+            group: group.clone(),
+            report: reporter.report.clone(),
+            settings: settings_seen.clone(),
+        }),
+        None => None,
+    };
     let parts = AgentParts {
         config,
         hands,
@@ -249,12 +262,13 @@ async fn live(
         facts,
     };
     let (agent, postmaster) = Agent::new(parts);
-    let tasks = [
+    let mut tasks = vec![
         tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
         tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
         tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
         tokio::spawn(reporter.run()),
     ];
+    tasks.extend(charge.map(|charge| tokio::spawn(charge.run())));
     let (stop, stopped) = oneshot::channel();
     let signals = tokio::spawn(await_signals(stop)?);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

@@ -107,6 +107,43 @@ pub fn fork_single_threaded() -> io::Result<Fork> {
     }
 }
 
+/// Forks a process that is no child of this one but of this one's parent: its end is nobody's business here. For a
+/// process with one thread only, as [`fork_single_threaded`]; the child does nothing but execute.
+pub fn fork_sibling() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with several threads must not fork"));
+    }
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with no stack given this is fork(2), the memory is copied; with one thread no lock
+    // can be held by a thread that does not exist in the child.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(i32::try_from(pid).unwrap_or_default())),
+    }
+}
+
+mod watchdog_calls {
+    nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+    nix::ioctl_read!(get_timeout, b'W', 7, libc::c_int);
+}
+
+/// After how many seconds without food a watchdog device resets the machine.
+pub fn watchdog_timeout(device: BorrowedFd<'_>) -> nix::Result<u32> {
+    let mut seconds = 0;
+    // SAFETY: WDIOC_GETTIMEOUT writes one int, for which there is room.
+    unsafe { watchdog_calls::get_timeout(device.as_raw_fd(), &mut seconds) }?;
+    u32::try_from(seconds).map_err(|_| nix::errno::Errno::EINVAL)
+}
+
+/// Sets that; answers what the device made of it.
+pub fn set_watchdog_timeout(device: BorrowedFd<'_>, seconds: u32) -> nix::Result<u32> {
+    let mut seconds = i32::try_from(seconds).map_err(|_| nix::errno::Errno::EINVAL)?;
+    // SAFETY: WDIOC_SETTIMEOUT reads and writes one int.
+    unsafe { watchdog_calls::set_timeout(device.as_raw_fd(), &mut seconds) }?;
+    u32::try_from(seconds).map_err(|_| nix::errno::Errno::EINVAL)
+}
+
 /// Ends this process at once: no destructor, no buffer.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns and touches no memory of ours.

@@ -1,7 +1,8 @@
 //! A whole cluster in a temporary directory, and waiting for it with a deadline that explains itself.
 
 use crate::addresses::Addresses;
-use crate::node::Node;
+use crate::disk::Disk;
+use crate::node::{Home, Node};
 use crate::node_file::{Options, Sheet};
 use crate::processes;
 use nix::sys::signal::Signal;
@@ -22,14 +23,31 @@ pub struct Herd {
     pub nodes: Vec<Node>,
     /// What it was made with.
     pub options: Options,
+    /// The nodes' disks, where they have their own.
+    pub disks: Vec<Disk>,
+    // After the disks: fields are dropped in this order.
     dir: tempfile::TempDir,
-    _addresses: Addresses,
+    _addresses: Option<Addresses>,
 }
 
 impl Herd {
     /// Lays out directories and node files; nothing runs yet.
     pub fn new(count: usize, options: Options) -> Self {
         let addresses = Addresses::take(count);
+        let scope = format!("herd-{}", addresses.label());
+        let ips: Vec<Ipv4Addr> = (0..count).map(|i| addresses.ip(i)).collect();
+        let mut herd = Self::housed(&scope, &ips, options, |_, _| None);
+        herd._addresses = Some(addresses);
+        herd
+    }
+
+    /// The same at given addresses, each node in the home that is made for its empty directory.
+    pub fn housed(
+        scope: &str,
+        ips: &[Ipv4Addr],
+        options: Options,
+        mut home: impl FnMut(usize, &Path) -> Option<Box<dyn Home>>,
+    ) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("herd-")
             .tempdir()
@@ -37,34 +55,44 @@ impl Herd {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
             .expect("mode of the directory");
         give_to_postgres(dir.path());
-        let scope = format!("herd-{}", addresses.label());
-        let ips: Vec<Ipv4Addr> = (0..count).map(|i| addresses.ip(i)).collect();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut disks) = (Vec::new(), Vec::new());
         for (i, ip) in ips.iter().enumerate() {
             let name = format!("node{}", i + 1);
             let node_dir = dir.path().join(&name);
-            std::fs::create_dir_all(node_dir.join("socket")).expect("directory of the node");
+            std::fs::create_dir_all(&node_dir).expect("directory of the node");
+            let home = home(i, &node_dir);
+            std::fs::create_dir_all(node_dir.join("socket")).expect("directory of the sockets");
             give_to_postgres(&node_dir);
             give_to_postgres(&node_dir.join("socket"));
+            let data_dir = match options.disk_mib.filter(|_| options.witness != Some(i)) {
+                Some(mib) => {
+                    let at = node_dir.join("disk");
+                    disks.push(Disk::make(node_dir.join("disk.img"), at.clone(), mib));
+                    at.join("data")
+                }
+                None => node_dir.join("data"),
+            };
             let partners: Vec<Ipv4Addr> = ips.iter().copied().filter(|other| other != ip).collect();
             let sheet = Sheet {
-                scope: &scope,
+                scope,
                 name: &name,
                 ip: *ip,
                 partners: &partners,
                 dir: &node_dir,
+                data_dir: &data_dir,
                 is_witness: options.witness == Some(i),
                 options: &options,
             };
-            let node = Node::new(name.clone(), *ip, node_dir.clone());
+            let node = Node::new(name.clone(), *ip, node_dir.clone(), data_dir.clone(), home);
             std::fs::write(node.file(), sheet.text()).expect("the node file is written");
             nodes.push(node);
         }
         Self {
             nodes,
             options,
+            disks,
             dir,
-            _addresses: addresses,
+            _addresses: None,
         }
     }
 
@@ -136,7 +164,8 @@ impl Herd {
         self.await_primary(deadline_s, |_| true).await
     }
 
-    async fn is_whole(&self) -> bool {
+    /// Whether there is one primary and everybody else streams on its timeline.
+    pub async fn is_whole(&self) -> bool {
         let Some(primary) = self.primary().await else {
             return false;
         };

@@ -23,8 +23,8 @@
 //!   exactly once. All times are this machine's boot-time clock, so the clients' times can be compared.
 //! - Nothing here looks into the daemon: it is driven through its command line, its REST port, its log and signals.
 //!
-//! Caveats: killing every process of a node is a crash, not a power cut (the kernel still closes the sockets), and no
-//! network is cut here.
+//! Caveats: killing every process of a node is a crash, not a power cut (the kernel still closes the sockets). Power
+//! cuts, and networks that can be cut, are in `chaos`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,16 +34,23 @@
 )]
 
 pub mod addresses;
+pub mod chaos;
+pub mod disk;
+pub mod freezer;
 pub mod herd;
+pub mod kennel;
 pub mod node;
 pub mod node_file;
 pub mod oracle;
 pub mod plain;
 pub mod processes;
 pub mod rest;
+pub mod sim;
 pub mod stories;
+mod sys;
 pub mod writer;
 
+pub use disk::Disk;
 pub use herd::Herd;
 pub use node::Node;
 pub use node_file::Options;

@@ -16,6 +16,14 @@ use tokio_postgres::NoTls;
 /// An SQL statement of the harness itself takes no longer.
 const SQL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How a daemon is started where its node does not live on this machine's own network.
+pub trait Home: Send + Sync {
+    /// Words that go before the daemon's command line.
+    fn prefix(&self) -> Vec<String>;
+    /// Starts this command there.
+    fn spawn(&self, command: Command) -> std::io::Result<Child>;
+}
+
 /// A node: directory, addresses, and its daemon while that runs.
 pub struct Node {
     /// Member name as its file says.
@@ -24,16 +32,26 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Everything it owns.
     pub dir: PathBuf,
+    data_dir: PathBuf,
     daemon: Option<Child>,
+    home: Option<Box<dyn Home>>,
 }
 
 impl Node {
-    pub(crate) fn new(name: String, ip: Ipv4Addr, dir: PathBuf) -> Self {
+    pub(crate) fn new(
+        name: String,
+        ip: Ipv4Addr,
+        dir: PathBuf,
+        data_dir: PathBuf,
+        home: Option<Box<dyn Home>>,
+    ) -> Self {
         Self {
             name,
             ip,
             dir,
+            data_dir,
             daemon: None,
+            home,
         }
     }
 
@@ -47,15 +65,21 @@ impl Node {
             .append(true)
             .open(self.log_path())
             .expect("log file opens");
-        let child = Command::new(matriarch_binary())
+        let mut words = self.home.as_ref().map_or_else(Vec::new, |home| home.prefix());
+        words.push(matriarch_binary().display().to_string());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
             .arg("run")
             .arg(self.file())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the daemon starts");
-        self.daemon = Some(child);
+            .stderr(log);
+        let child = match &self.home {
+            Some(home) => home.spawn(command),
+            None => command.spawn(),
+        };
+        self.daemon = Some(child.expect("the daemon starts"));
     }
 
     /// The node file.
@@ -65,7 +89,7 @@ impl Node {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.data_dir.clone()
     }
 
     /// Address of its peer port.
@@ -167,6 +191,21 @@ impl Node {
         processes::thaw(self.daemon_pid());
     }
 
+    /// Stops every process of its PostgreSQL with SIGSTOP: connections are made, and nothing is answered.
+    pub fn freeze_postgres(&self) -> Vec<i32> {
+        let postmaster = self.postmaster_pid().expect("a postmaster runs");
+        // The parent first: it could replace a child that stands still.
+        processes::freeze(postmaster);
+        let mut frozen = vec![postmaster];
+        for process in self.postgres_processes() {
+            if process.pid != postmaster && processes::is_alive(process.pid) {
+                processes::freeze(process.pid);
+                frozen.push(process.pid);
+            }
+        }
+        frozen
+    }
+
     /// Removes the Raft directory of a node that does not run.
     pub fn wipe_raft(&self) {
         assert!(processes::of(&self.dir).is_empty(), "{} still runs", self.name);
@@ -215,7 +254,13 @@ impl Node {
         }
     }
 
-    fn reap(&mut self) {
+    /// Whether a daemon was started here and not yet found ended.
+    pub fn has_daemon(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// Takes note that the daemon was killed.
+    pub fn reap(&mut self) {
         if let Some(mut child) = self.daemon.take() {
             child.wait().expect("a killed daemon can be waited for");
         }
@@ -313,8 +358,9 @@ impl Node {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
+    /// Beside the node's directory: the log outlives the node's disk.
     fn log_path(&self) -> PathBuf {
-        self.dir.join("matriarch.log")
+        self.dir.with_extension("log")
     }
 }
 

@@ -15,6 +15,22 @@ pub struct Options {
     pub ttl: f64,
     /// Index of the node that votes and holds no data.
     pub witness: Option<usize>,
+    /// `synchronous_mode`, where the file names one.
+    pub synchronous_mode: Option<&'static str>,
+    /// Every node's data lies on a disk of its own with so many MiB; needs root.
+    pub disk_mib: Option<u64>,
+    /// More lines of `bootstrap.dcs`, such as `primary_hang_timeout: 2`.
+    pub dcs: Vec<String>,
+    /// More lines of `raft:`, indented; `{dir}` is the node's directory.
+    pub raft: String,
+    /// More sections; `{dir}` is the node's directory.
+    pub sections: String,
+    /// Where clients and partners come from, as pg_hba.conf writes it.
+    pub network: &'static str,
+    /// A client that needs no password: in a run with many connections its arithmetic would be most of the load.
+    pub trusted: Option<&'static str>,
+    /// More server parameters, a line each.
+    pub parameters: Vec<&'static str>,
 }
 
 impl Default for Options {
@@ -22,6 +38,14 @@ impl Default for Options {
         Self {
             ttl: 2.0,
             witness: None,
+            synchronous_mode: None,
+            disk_mib: None,
+            dcs: Vec::new(),
+            raft: String::new(),
+            sections: String::new(),
+            network: "127.0.0.0/8",
+            trusted: None,
+            parameters: Vec::new(),
         }
     }
 }
@@ -33,6 +57,7 @@ pub(crate) struct Sheet<'a> {
     pub(crate) ip: Ipv4Addr,
     pub(crate) partners: &'a [Ipv4Addr],
     pub(crate) dir: &'a Path,
+    pub(crate) data_dir: &'a Path,
     pub(crate) is_witness: bool,
     pub(crate) options: &'a Options,
 }
@@ -59,29 +84,48 @@ impl Sheet<'_> {
             "scope: {scope}\n\
              name: {name}\n\
              restapi:\n  listen: {ip}:{REST_PORT}\n  connect_address: {ip}:{REST_PORT}\n\
-             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n",
+             raft:\n  self_addr: {ip}:{PEER_PORT}\n  partner_addrs: [{}]\n  data_dir: {}\n  password: {PASSWORD}\n{}{}",
             partners.join(", "),
             self.dir.join("raft").display(),
+            self.options
+                .raft
+                .replace("{dir}", &self.dir.display().to_string()),
+            self.options
+                .sections
+                .replace("{dir}", &self.dir.display().to_string()),
         )
     }
 
     fn bootstrap(&self) -> String {
+        let network = self.options.network;
+        let trusted = self.options.trusted.map_or_else(String::new, |address| {
+            format!("  - host all all {address} trust\n")
+        });
+        let mut mode = self.options.synchronous_mode.map_or_else(String::new, |mode| {
+            // Quoted: YAML reads a bare `on` as a boolean.
+            format!("    synchronous_mode: '{mode}'\n")
+        });
+        for line in &self.options.dcs {
+            let _ = writeln!(mode, "    {line}");
+        }
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
              parameters:\n        max_connections: 50\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
-             pg_hba:\n  - local all all trust\n  - host all all 127.0.0.0/8 scram-sha-256\n  \
-             - host replication all 127.0.0.0/8 scram-sha-256\n",
+             pg_hba:\n  - local all all trust\n{trusted}  - host all all {network} scram-sha-256\n  \
+             - host replication all {network} scram-sha-256\n",
             self.options.ttl
         )
     }
 
     fn postgresql(&self) -> String {
-        let Self { ip, dir, .. } = self;
-        let dir = dir.display();
+        let Self {
+            ip, dir, data_dir, ..
+        } = self;
+        let (dir, data_dir) = (dir.display(), data_dir.display());
         let mut text = format!(
             "postgresql:\n  listen: {ip}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
-             data_dir: {dir}/data\n  pgpass: {dir}/pgpass\n  authentication:\n"
+             data_dir: {data_dir}\n  pgpass: {dir}/pgpass\n  authentication:\n"
         );
         for (role, user) in [
             ("superuser", "postgres"),
@@ -98,6 +142,9 @@ impl Sheet<'_> {
             "  parameters:\n    unix_socket_directories: '{dir}/socket'\n    shared_buffers: 16MB\n    \
              password_encryption: scram-sha-256\n"
         );
+        for line in &self.options.parameters {
+            let _ = writeln!(text, "    {line}");
+        }
         text
     }
 }

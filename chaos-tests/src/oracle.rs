@@ -85,7 +85,8 @@ pub async fn judge(herd: &Herd, node: usize, writes: &[Write]) -> Verdict {
     weigh(&found, writes)
 }
 
-fn weigh(found: &HashMap<(i32, i64), u32>, writes: &[Write]) -> Verdict {
+/// Judges the rows that were found against what the clients were told.
+pub fn weigh(found: &HashMap<(i32, i64), u32>, writes: &[Write]) -> Verdict {
     let acked: Vec<&Write> = writes.iter().filter(|write| write.is_acked()).collect();
     let exists = |write: &Write| found.contains_key(&(write.writer, write.seq));
     let lost: Vec<Write> = acked

@@ -100,6 +100,19 @@ pub fn freeze(pid: i32) {
     });
 }
 
+/// Waits until a process that was sent SIGKILL is dead.
+pub fn wait_dead(pid: i32) {
+    wait_for(pid, "die of SIGKILL", || !is_alive(pid));
+}
+
+/// Waits until a process that was sent SIGSTOP stands still; false when it has died instead.
+pub fn await_stopped(pid: i32) -> bool {
+    wait_for(pid, "stand still", || {
+        !is_alive(pid) || state_and_parent(pid).is_some_and(|(state, _)| state == 'T')
+    });
+    is_alive(pid)
+}
+
 /// SIGCONT, and wait until it runs again.
 pub fn thaw(pid: i32) {
     send(pid, Signal::SIGCONT);

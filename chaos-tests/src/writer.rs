@@ -89,6 +89,13 @@ impl Writer {
         }
     }
 
+    /// Starts writing with a pause after each acknowledged row.
+    pub fn start_paced(herd: &Herd, pace: Duration) -> Self {
+        Self {
+            running: Running::start(0, hosts(herd, |_| true), pace),
+        }
+    }
+
     /// How many connections it has needed so far; one means that it never noticed anything.
     pub fn connections(&self) -> usize {
         self.running.shared.connections.load(Ordering::SeqCst)

@@ -111,6 +111,7 @@ impl Node {
             host: self.endpoint.host.clone(),
             port: self.endpoint.port,
             slot: Some(slot_name(me)),
+            alias: None,
         }
     }
 

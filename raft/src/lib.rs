@@ -30,6 +30,7 @@
 //! - openraft logs a line per missed heartbeat and about a hundred per second while nobody leads: filter it, see
 //!   [`LOG_FILTER`]. What an operator needs to know is logged here.
 
+mod courier;
 mod errors;
 mod form;
 mod group;
@@ -48,6 +49,7 @@ mod store;
 mod types;
 mod wire;
 
+pub use courier::Courier;
 pub use errors::{AskError, NotLeading, ProposeError, StartError};
 pub use group::Group;
 pub use machine::{Halt, Inbox, Machine, Peer};

@@ -3,7 +3,8 @@
 use super::view::View;
 use super::wire::dumps;
 use crate::cluster::{
-    Facts, Lsn, Member, MemberName, Moment, PostgresReport, PostgresState, Promotion, Report, Role, WalSender,
+    Facts, Lsn, Member, MemberName, Moment, PostgresReport, PostgresState, Promotion, Report, Role, SyncMode,
+    WalSender,
 };
 use serde_json::{Map, Value, json};
 
@@ -18,7 +19,7 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
     let view = View { facts, now };
     let mut doc = Map::new();
     match &facts.report.postgres {
-        Some(postgres) => add_postgres(&mut doc, postgres, &facts.walsenders),
+        Some(postgres) => add_postgres(&mut doc, postgres, &facts.walsenders, view.i_acknowledge()),
         None => {
             doc.insert("state".into(), WITNESS.into());
             doc.insert("role".into(), WITNESS.into());
@@ -70,7 +71,12 @@ fn add_identity(doc: &mut Map<String, Value>, scope: &str, name: &str) {
     doc.insert("patroni".into(), identity);
 }
 
-fn add_postgres(doc: &mut Map<String, Value>, postgres: &PostgresReport, walsenders: &[WalSender]) {
+fn add_postgres(
+    doc: &mut Map<String, Value>,
+    postgres: &PostgresReport,
+    walsenders: &[WalSender],
+    acknowledges: SyncMode,
+) {
     doc.insert("state".into(), postgres.state.word().into());
     if postgres.state != PostgresState::Running {
         doc.insert("role".into(), postgres.role.word().into());
@@ -93,6 +99,15 @@ fn add_postgres(doc: &mut Map<String, Value>, postgres: &PostgresReport, walsend
         json!({"location": bytes(postgres.location)})
     };
     doc.insert("xlog".into(), xlog);
+    match acknowledges {
+        SyncMode::Off => {}
+        SyncMode::On => {
+            doc.insert("sync_standby".into(), true.into());
+        }
+        SyncMode::Quorum => {
+            doc.insert("quorum_standby".into(), true.into());
+        }
+    }
     if let Some(timeline) = postgres.timeline {
         doc.insert("timeline".into(), timeline.0.into());
     }
@@ -146,13 +161,20 @@ pub fn cluster_document(facts: &Facts, now: Moment) -> String {
         .members
         .iter()
         .filter_map(|(name, member)| {
-            cluster_member(member, view.fresh_report(name)?, holder == Some(name), primary)
+            let role = match view.acknowledges(name) {
+                _ if holder == Some(name) => "leader",
+                SyncMode::Off => "replica",
+                SyncMode::On => "sync_standby",
+                SyncMode::Quorum => "quorum_standby",
+            };
+            cluster_member(member, view.fresh_report(name)?, role, primary)
         })
         .collect();
     dumps(&json!({"members": members, "scope": facts.scope}))
 }
 
-fn cluster_member(member: &Member, report: &Report, is_leader: bool, primary: Option<Lsn>) -> Option<Value> {
+fn cluster_member(member: &Member, report: &Report, role: &str, primary: Option<Lsn>) -> Option<Value> {
+    let is_leader = role == "leader";
     let (endpoint, postgres) = (member.info.postgres.as_ref()?, report.postgres.as_ref()?);
     let running = postgres.state == PostgresState::Running;
     let replication = postgres
@@ -161,7 +183,7 @@ fn cluster_member(member: &Member, report: &Report, is_leader: bool, primary: Op
         .filter(|_| running && !is_leader);
     let mut doc = Map::new();
     doc.insert("name".into(), member.info.name.as_str().into());
-    doc.insert("role".into(), if is_leader { "leader" } else { "replica" }.into());
+    doc.insert("role".into(), role.into());
     doc.insert(
         "state".into(),
         replication.unwrap_or(postgres.state.word()).into(),
@@ -175,6 +197,10 @@ fn cluster_member(member: &Member, report: &Report, is_leader: bool, primary: Op
     add_pending_restart(&mut doc, postgres);
     if let Some(tags) = shown_tags(&member.info.tags.shown) {
         doc.insert("tags".into(), tags);
+    }
+    if let Some(why) = &report.unpromotable {
+        // Ours, and only where something is wrong: what keeps the member from being promoted.
+        doc.insert("trouble".into(), why.as_str().into());
     }
     if !is_leader {
         // A former primary that was not yet re-pointed knows its place as `location`.

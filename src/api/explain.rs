@@ -10,6 +10,7 @@
 //! ttl_ms, wait_ttl_ms               lease length; the longest lease that may still run
 //! leader_contact_ms                 since the Raft leader last answered this node
 //! raft                              {id, leader, leading, term, last_log, applied, voters}
+//! sync                              who acknowledges commits and whom an election must hear (`explain_sync.rs`), or null
 //! standing                          {rule, reason}: the leader's newest verdict, or null
 //! members[]                         name, witness, api_url, raft_addr, host?, port?, fit, unfit_reason?,
 //!                                   may_promote (true, false, or null when nobody said), why_not?,
@@ -18,6 +19,7 @@
 //! ```
 
 use super::documents::iso_time;
+use super::explain_sync;
 use super::view::View;
 use super::wire::dumps;
 use crate::cluster::{Event, Facts, Fitness, Member, MemberName, Moment, Origin, Primacy, Report, Tenure};
@@ -60,6 +62,7 @@ pub fn explain_document(facts: &Facts, now: Moment) -> String {
             "applied": raft.applied,
             "voters": raft.voters,
         },
+        "sync": explain_sync::sync(&view),
         "standing": facts.standing.as_ref().map(|s| json!({"rule": s.rule, "reason": s.reason})),
         "members": members,
         "events": state.events.iter().skip(skipped).map(event).collect::<Vec<_>>(),

@@ -1,9 +1,9 @@
 //! A herd of three for the tests: node0 leads, node1 and node2 stream from it, nothing lags.
 
 use crate::cluster::{
-    Endpoint, Epoch, Event, Facts, Fitness, LeaseFacts, Lsn, Member, MemberInfo, MemberName, Moment, Origin,
-    PostgresReport, PostgresState, Primacy, Promotion, RaftFacts, Report, Revision, Role, Seen, Settings,
-    Standing, State, Tags, Tenure, Timeline, WalSender,
+    Endpoint, Epoch, Event, Facts, Fitness, Incarnation, LeaseFacts, Lsn, Member, MemberInfo, MemberName,
+    Moment, Origin, PostgresReport, PostgresState, Primacy, Promotion, Quorum, RaftFacts, Report, Revision,
+    Role, Seen, Settings, Standing, State, SyncMode, Tags, Tenure, Timeline, WalSender,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -115,6 +115,40 @@ pub(crate) fn promotion() -> Promotion {
     }
 }
 
+/// Commits wait for one of node1 and node2, or for node1 alone, as the mode says.
+pub(crate) fn make_synchronous(facts: &mut Facts, mode: SyncMode) {
+    let copy = |node: usize| Incarnation(node as u64 + 100);
+    Arc::make_mut(&mut facts.settings).synchronous_mode = mode;
+    let state = Arc::make_mut(&mut facts.state);
+    for (node, member) in state.members.values_mut().enumerate() {
+        member.info.incarnation = Some(copy(node));
+    }
+    for (node, seen) in Arc::make_mut(&mut facts.members).iter_mut().enumerate() {
+        seen.report.info.incarnation = Some(copy(node));
+    }
+    let me = state.members.get(&facts.me).map(|member| member.info.clone());
+    Arc::make_mut(&mut facts.report).info.incarnation = me.and_then(|info| info.incarnation);
+    let members = if mode == SyncMode::On { 1..2 } else { 1..3 };
+    state.sync.quorums = vec![Quorum {
+        primary: name(0),
+        copy: Some(copy(0)),
+        members: members.map(|node| (name(node), copy(node))).collect(),
+        count: 1,
+    }];
+    for sender in &mut facts.walsenders {
+        let counts = state.sync.quorums[0]
+            .members
+            .contains_key(&sender.application_name.as_str().into());
+        sender.sync_state = match mode {
+            SyncMode::Quorum if counts => "quorum",
+            SyncMode::On if counts => "sync",
+            _ => "async",
+        }
+        .into();
+        sender.sync_priority = i32::from(counts);
+    }
+}
+
 /// A third voter without data.
 pub(crate) fn add_witness(facts: &mut Facts) {
     let mut witness = info(2);
@@ -193,6 +227,7 @@ fn report(node: usize) -> Report {
         offer: None,
         promise: None,
         synced: None,
+        primary_answers: None,
     }
 }
 
@@ -210,6 +245,7 @@ fn standing() -> Standing {
 
 fn walsender(node: usize) -> WalSender {
     WalSender {
+        flushed: Some(AT),
         usename: "replicator".into(),
         application_name: name(node).0,
         client_addr: Some("127.0.0.1".into()),

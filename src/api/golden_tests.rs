@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::sync::Arc;
 
-fn ask(method: &str, target: &str, facts: Option<&Facts>) -> Reply {
+pub(super) fn ask(method: &str, target: &str, facts: Option<&Facts>) -> Reply {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let ask = Ask {
@@ -27,15 +27,15 @@ fn ask(method: &str, target: &str, facts: Option<&Facts>) -> Reply {
     )
 }
 
-fn code(target: &str, facts: &Facts) -> u16 {
+pub(super) fn code(target: &str, facts: &Facts) -> u16 {
     ask("GET", target, Some(facts)).status.as_u16()
 }
 
-fn body(target: &str, facts: &Facts) -> Value {
+pub(super) fn body(target: &str, facts: &Facts) -> Value {
     serde_json::from_str(&ask("GET", target, Some(facts)).body).unwrap()
 }
 
-const PROBES: &[&str] = &[
+pub(super) const PROBES: &[&str] = &[
     "/",
     "/primary",
     "/master",
@@ -48,10 +48,12 @@ const PROBES: &[&str] = &[
     "/health",
     "/healthz",
     "/sync",
+    "/synchronous",
     "/async",
     "/asynchronous",
     "/quorum",
     "/read-only-sync",
+    "/read-only-synchronous",
     "/read-only-quorum",
     "/replica?lag=1MB",
     "/replica?lag=0",

@@ -2,7 +2,7 @@
 
 use super::query::Query;
 use super::view::View;
-use crate::cluster::{Facts, Moment, PostgresState, Role};
+use crate::cluster::{Facts, Moment, PostgresState, Role, SyncMode};
 use axum::http::StatusCode;
 use serde_json::Value;
 
@@ -137,11 +137,14 @@ impl Probe<'_> {
         primary > 0 && i128::from(primary) > i128::from(at.unwrap_or(0)) + i128::from(limit)
     }
 
-    /// No synchronous mode exists yet, so every replica is an asynchronous one.
     fn is_in_family(&self, path: &str) -> bool {
+        let acknowledges = |mode: SyncMode| self.is_replica() && self.view.i_acknowledge() == mode;
         match path {
-            "/async" | "/asynchronous" => self.is_replica(),
-            "/read-only-quorum" | "/read-only-sync" | "/read-only-synchronous" => self.is_primary(),
+            "/sync" | "/synchronous" => acknowledges(SyncMode::On),
+            "/quorum" => acknowledges(SyncMode::Quorum),
+            "/async" | "/asynchronous" => acknowledges(SyncMode::Off),
+            "/read-only-sync" | "/read-only-synchronous" => self.is_primary() || acknowledges(SyncMode::On),
+            "/read-only-quorum" => self.is_primary() || acknowledges(SyncMode::Quorum),
             _ => false,
         }
     }

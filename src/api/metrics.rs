@@ -1,7 +1,7 @@
 //! `GET /metrics`: the names dashboards already know, then ours.
 
 use super::view::View;
-use crate::cluster::{Facts, Lsn, Moment, PostgresReport, PostgresState, Role};
+use crate::cluster::{Facts, Lsn, Moment, PostgresReport, PostgresState, Role, SyncMode};
 use std::fmt::{Display, Write};
 
 /// The contract's version, two digits for each part.
@@ -79,12 +79,12 @@ fn postgres_metrics(page: &mut Page, facts: &Facts, postgres: &PostgresReport, n
     page.flag(
         "patroni_sync_standby",
         "Value is 1 if this node is a sync standby, 0 otherwise.",
-        false,
+        view.i_acknowledge() == SyncMode::On,
     );
     page.flag(
         "patroni_quorum_standby",
         "Value is 1 if this node is a quorum standby, 0 otherwise.",
-        false,
+        view.i_acknowledge() == SyncMode::Quorum,
     );
     page.counter(
         "patroni_xlog_received_location",

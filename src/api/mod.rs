@@ -27,6 +27,7 @@
 
 mod documents;
 mod explain;
+mod explain_sync;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod health;
@@ -54,3 +55,5 @@ pub use wire::{Kind, Reply, dumps};
 mod golden_tests;
 #[cfg(test)]
 mod socket_tests;
+#[cfg(test)]
+mod sync_tests;

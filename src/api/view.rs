@@ -1,6 +1,8 @@
 //! Questions that several documents ask of the facts.
 
-use crate::cluster::{Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Tags, Tenure};
+use crate::cluster::{
+    Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, SyncMode, Tags, Tenure,
+};
 
 /// A member that sends no report for this long, or one ttl if that is longer, is not listed any more.
 const LISTED_MS: u64 = 3_000;
@@ -41,6 +43,28 @@ impl<'a> View<'a> {
     pub(super) fn primary_location(&self) -> Option<Lsn> {
         let (holder, _) = self.facts.state.primacy.held()?;
         self.report(holder)?.0.postgres.as_ref()?.location
+    }
+
+    /// `On` or `Quorum` when this member acknowledges commits in that mode, else `Off`.
+    pub(super) fn acknowledges(&self, name: &MemberName) -> SyncMode {
+        let state = &self.facts.state;
+        let copy = state.member(name).and_then(|member| member.info.incarnation);
+        let is_holder = state.primacy.held().is_some_and(|(holder, _)| holder == name);
+        if !is_holder && state.sync.acknowledges(name, copy) {
+            self.facts.settings.synchronous_mode
+        } else {
+            SyncMode::Off
+        }
+    }
+
+    /// The same of this node, while it is a replica.
+    pub(super) fn i_acknowledge(&self) -> SyncMode {
+        let postgres = self.facts.report.postgres.as_ref();
+        if postgres.is_some_and(|postgres| postgres.role == Role::Replica) {
+            self.acknowledges(&self.facts.me)
+        } else {
+            SyncMode::Off
+        }
     }
 
     /// This node's tags, once it has joined.

@@ -2,7 +2,8 @@
 //!
 //! Looks only; nothing is started, bound for longer than a look, or written.
 
-use crate::config::{self, Config, PostgresConfig, Problem};
+use crate::config::{self, Config, PostgresConfig, Problem, WatchdogMode};
+use nix::unistd::{AccessFlags, access};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
@@ -75,6 +76,7 @@ impl Findings {
 fn machine(findings: &mut Findings, config: &Config) {
     readable_by_all(findings, config);
     tls_files(findings, config);
+    watchdog(findings, config);
     let mut doors = vec![(
         "raft",
         config
@@ -87,7 +89,7 @@ fn machine(findings: &mut Findings, config: &Config) {
     doors.push(("restapi.listen", config.restapi.listen.clone()));
     if let Some(postgresql) = &config.postgresql {
         let data_major = data_directory(findings, postgresql);
-        programs(findings, postgresql, data_major);
+        programs(findings, config, postgresql, data_major);
         for host in postgresql.listen.addresses.split(',') {
             let host = if host == "*" { "0.0.0.0" } else { host };
             let address = format!(
@@ -102,6 +104,27 @@ fn machine(findings: &mut Findings, config: &Config) {
     }
     for (key, address) in doors {
         ports(findings, key, &address);
+    }
+}
+
+/// Looks at the device only: opening it would start it.
+fn watchdog(findings: &mut Findings, config: &Config) {
+    let device = &config.watchdog.device;
+    let why = match access(device, AccessFlags::W_OK) {
+        _ if config.postgresql.is_none() => return,
+        Ok(()) => return,
+        Err(errno) => format!(
+            "watchdog.device: {} cannot be used: {}",
+            device.display(),
+            errno.desc()
+        ),
+    };
+    match config.watchdog.mode {
+        WatchdogMode::Off => {}
+        WatchdogMode::Automatic => findings.notes.push(format!("{why}; this node runs without it")),
+        WatchdogMode::Required => findings.warnings.push(format!(
+            "{why}; as it is required, this node would never be primary"
+        )),
     }
 }
 
@@ -177,7 +200,7 @@ fn data_directory(findings: &mut Findings, postgresql: &PostgresConfig) -> Optio
 }
 
 /// The programs of `bin_dir`; without that key they are looked for when the node starts.
-fn programs(findings: &mut Findings, postgresql: &PostgresConfig, data_major: Option<u32>) {
+fn programs(findings: &mut Findings, config: &Config, postgresql: &PostgresConfig, data_major: Option<u32>) {
     let Some(bin_dir) = &postgresql.bin_dir else {
         findings
             .notes
@@ -196,18 +219,28 @@ fn programs(findings: &mut Findings, postgresql: &PostgresConfig, data_major: Op
         ));
     }
     let told = Command::new(file("postgres")).arg("--version").output();
-    let major = told
+    let version = told
         .ok()
-        .and_then(|output| major_of(&String::from_utf8_lossy(&output.stdout)));
-    if let Some(major) = major {
+        .and_then(|output| version_of(&String::from_utf8_lossy(&output.stdout)));
+    if let Some((major, minor)) = version {
         findings.errors.extend(version_errors(major, data_major));
+        let race = config::start_race(&config.bootstrap.settings, major * 10_000 + minor);
+        findings
+            .warnings
+            .extend(race.map(|why| format!("postgresql.bin_dir: {why}")));
     }
 }
 
-/// The major version in what a server program tells of itself: `postgres (PostgreSQL) 15.18 (Debian ...)`.
-fn major_of(text: &str) -> Option<u32> {
+/// Major and minor version in what a server program tells of itself: `postgres (PostgreSQL) 15.18 (Debian ...)`.
+fn version_of(text: &str) -> Option<(u32, u32)> {
     let version = text.split(") ").nth(1)?;
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let major = numbers.next()?.parse().ok()?;
+    // Development versions (`19devel`, `18beta1`) have no minor number.
+    let minor = version
+        .strip_prefix(&format!("{major}."))
+        .and_then(|_| numbers.next()?.parse().ok());
+    Some((major, minor.unwrap_or(0)))
 }
 
 fn version_errors(major: u32, data_major: Option<u32>) -> Vec<String> {
@@ -322,14 +355,46 @@ mod tests {
 
     #[test]
     fn versions_are_judged() {
-        assert_eq!(major_of("postgres (PostgreSQL) 12.22 (Debian 12.22-1)"), Some(12));
-        assert_eq!(major_of("postgres (PostgreSQL) 19devel"), Some(19));
-        assert_eq!(major_of("bash: no"), None);
+        assert_eq!(
+            version_of("postgres (PostgreSQL) 12.22 (Debian 12.22-1)"),
+            Some((12, 22))
+        );
+        assert_eq!(version_of("postgres (PostgreSQL) 19devel"), Some((19, 0)));
+        assert_eq!(version_of("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
+        assert_eq!(version_of("bash: no"), None);
         assert_eq!(
             version_errors(12, Some(12)),
             ["postgresql.bin_dir: PostgreSQL 12 is not supported; use 13 to 18"]
         );
         assert_eq!(version_errors(18, None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_old_release_is_warned_of_where_commits_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for program in PROGRAMS {
+            let script = bin.join(program);
+            std::fs::write(
+                &script,
+                "#!/bin/sh\necho 'postgres (PostgreSQL) 15.12 (Debian 15.12-1)'\n",
+            )
+            .unwrap();
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let warned = |mode: &str| {
+            let file = file(dir.path(), &format!("bin_dir: {}", bin.display()));
+            let mut text = std::fs::read_to_string(&file).unwrap();
+            text.push_str(&format!("bootstrap: {{dcs: {{synchronous_mode: {mode}}}}}\n"));
+            std::fs::write(&file, text).unwrap();
+            let (said, code) = check(&file, &BTreeMap::new());
+            assert_eq!(code, 0, "{said}");
+            said.contains("warning: postgresql.bin_dir: PostgreSQL 15.12 may acknowledge commits")
+                && said.contains("upgrade to 15.13")
+        };
+        assert!(warned("quorum"));
+        assert!(!warned("off"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::block_on;
 use super::client::{Answer, Client};
 use super::document::{array, flag, number, text};
+use super::explain_sync;
 use super::out::{self, CliError, Style};
 use super::table::Table;
 use super::target::Target;
@@ -105,8 +106,15 @@ impl Explanation<'_> {
             ("Raft", self.raft()),
             ("ttl", self.ttl()),
         ];
+        let mut lines: Vec<(&str, String)> = lines.into();
+        if let Some(sync) = here.get("sync").filter(|sync| sync.is_object()) {
+            lines.push(("Sync", explain_sync::acknowledging(sync, self.style)));
+            let holder = here.get("primary").map(|primary| text(primary, "name"));
+            let electing = explain_sync::electing(sync, holder.unwrap_or_default(), self.style);
+            lines.extend(electing.into_iter().map(|line| ("Election", line)));
+        }
         for (name, line) in lines {
-            let _ = writeln!(told, "{:<9}{line}", format!("{name}:"));
+            let _ = writeln!(told, "{:<9} {line}", format!("{name}:"));
         }
         let _ = write!(
             told,

@@ -5,9 +5,9 @@ use super::history::history_sheet;
 use super::list::Members;
 use super::out::Style;
 use super::sheet::Format;
-use crate::api::fixtures::{NOW, add_witness, facts, name, postgres, promotion, recorded};
+use crate::api::fixtures::{NOW, add_witness, facts, make_synchronous, name, postgres, promotion, recorded};
 use crate::api::{cluster_document, explain_document, history_document};
-use crate::cluster::{Facts, Lsn, Primacy, Role};
+use crate::cluster::{Facts, Lsn, Primacy, Role, SyncMode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -62,6 +62,22 @@ fn a_restart_is_pending() {
     assert!(
         list(&facts, false, Format::Tsv)
             .contains("max_connections: 100->101, archive_command: /bin/true->xxx")
+    );
+}
+
+#[test]
+fn a_member_in_trouble_says_why() {
+    let mut facts = facts(0);
+    let report = &mut Arc::make_mut(&mut facts.members)[1].report;
+    report.unpromotable = Some("the disk of /srv/pg is full (0 MB left)".into());
+    report.postgres = Some(crate::cluster::PostgresReport {
+        state: crate::cluster::PostgresState::Crashed,
+        role: Role::Demoted,
+        ..Default::default()
+    });
+    recorded(
+        "cli/testdata/list_trouble.txt",
+        &list(&facts, false, Format::Pretty),
     );
 }
 
@@ -188,4 +204,52 @@ fn explanations() {
     state.events.clear();
     postgres(&mut empty).role = Role::Uninitialized;
     recorded("cli/testdata/explain_empty.txt", &explained(&empty, None));
+}
+
+#[test]
+fn synchronous_replication() {
+    for (word, mode) in [("on", SyncMode::On), ("quorum", SyncMode::Quorum)] {
+        let mut facts = facts(1);
+        make_synchronous(&mut facts, mode);
+        let primary = json(&explain_document(&facts, NOW));
+        let text = list(&facts, false, Format::Pretty) + "\n" + &explained(&facts, Some(Ok(primary)));
+        recorded(&format!("cli/testdata/sync_{word}.txt"), &text);
+    }
+}
+
+/// Each line that may stand there, one after the other.
+#[test]
+fn explanations_of_the_synchronous_set() {
+    let mut facts = facts(1);
+    make_synchronous(&mut facts, SyncMode::Quorum);
+    let lines = |facts: &Facts| {
+        let text = explained(facts, None);
+        let about = |line: &&str| line.starts_with("Sync:") || line.starts_with("Election:");
+        text.lines()
+            .filter(about)
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let mut told = String::new();
+    let mut tell = |title: &str, facts: &Facts| told.push_str(&format!("# {title}\n{}", lines(facts)));
+    tell("settled", &facts);
+    Arc::make_mut(&mut facts.members)[2].age_ms = 2_950;
+    tell("node2 is silent", &facts);
+    let state = Arc::make_mut(&mut facts.state);
+    let mut smaller = state.sync.quorums[0].clone();
+    smaller.members.remove(&name(2));
+    state.sync.quorums.push(smaller);
+    tell("node2 is being dropped", &facts);
+    let state = Arc::make_mut(&mut facts.state);
+    let quorum = state.sync.quorums.pop().unwrap();
+    state.sync.quorums = vec![crate::cluster::Quorum::only(quorum.primary.clone(), quorum.copy)];
+    tell("no standby is left", &facts);
+    Arc::make_mut(&mut facts.state).sync.quorums[0].count = 1;
+    tell("no standby is left, strict", &facts);
+    Arc::make_mut(&mut facts.state).sync.quorums.clear();
+    tell("switched on, not in force", &facts);
+    Arc::make_mut(&mut facts.settings).synchronous_mode = SyncMode::Off;
+    Arc::make_mut(&mut facts.state).sync.quorums = vec![quorum];
+    tell("being switched off", &facts);
+    recorded("cli/testdata/explain_sync.txt", &told);
 }

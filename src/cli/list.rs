@@ -241,6 +241,11 @@ impl Members<'_> {
 
     fn footer(&self) -> String {
         let mut text_below = String::new();
+        for member in array(self.cluster, "members") {
+            if let Some(why) = member.get("trouble").and_then(Value::as_str) {
+                text_below.push_str(&format!(" {}: {why}\n", text(member, "name")));
+            }
+        }
         if flag(self.cluster, "pause") {
             text_below.push_str(" Maintenance mode: on\n");
         }

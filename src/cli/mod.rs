@@ -19,7 +19,9 @@ mod client;
 mod demo;
 mod document;
 mod explain;
+mod explain_sync;
 mod history;
+mod last_word;
 mod list;
 mod out;
 mod run;
@@ -66,6 +68,9 @@ pub enum Command {
     Demo(demo::Demo),
     /// Say which rule holds now, and who may be promoted
     Explain(explain::Explain),
+    /// What a guard starts
+    #[command(hide = true)]
+    LastWord(last_word::Word),
 }
 
 impl Command {
@@ -81,6 +86,7 @@ impl Command {
             Self::History(command) => command.execute(target),
             Self::Demo(command) => command.execute(),
             Self::Explain(command) => command.execute(target),
+            Self::LastWord(command) => command.execute(),
         };
         done.map(|()| ExitCode::SUCCESS)
     }

@@ -238,6 +238,7 @@ fn report(tenure: Tenure) -> Report {
             epoch: Epoch(4),
             serial: 3,
         }),
+        primary_answers: Some(true),
     }
 }
 

@@ -22,6 +22,8 @@ pub struct WalSender {
     pub sync_state: String,
     /// Priority as a synchronous standby.
     pub sync_priority: i32,
+    /// What it has on disk.
+    pub flushed: Option<Lsn>,
 }
 
 /// This node's lease.

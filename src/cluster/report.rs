@@ -235,6 +235,8 @@ pub struct Report {
     pub promise: Option<Promise>,
     /// Primary: the newest change of the synchronous set that is proved.
     pub synced: Option<Synced>,
+    /// While the primary's daemon is silent: whether its PostgreSQL still takes connections from here.
+    pub primary_answers: Option<bool>,
 }
 
 impl Report {
@@ -252,6 +254,7 @@ impl Report {
             offer: None,
             promise: None,
             synced: None,
+            primary_answers: None,
         }
     }
 

@@ -105,6 +105,12 @@ impl Sync {
             .any(|quorum| copy.is_some() && quorum.members.get(name) == copy.as_ref())
     }
 
+    /// Whether this copy acknowledges commits whichever of the quorums PostgreSQL runs by now.
+    pub fn acknowledges(&self, name: &MemberName, copy: Option<Incarnation>) -> bool {
+        let counts = |quorum: &Quorum| quorum.members.get(name) == copy.as_ref();
+        self.is_on() && copy.is_some() && self.quorums.iter().all(counts)
+    }
+
     /// Whether these copies meet every quorum.
     pub fn met_by(&self, heard: impl Fn(&MemberName, Option<Incarnation>) -> bool) -> bool {
         self.quorums.iter().all(|quorum| quorum.met_by(&heard))
@@ -172,6 +178,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A member that joins or leaves the set is none of it until the change is proved.
+    #[test]
+    fn who_acknowledges_is_in_every_quorum() {
+        let mut sync = Sync::default();
+        let does = |sync: &Sync, name: &str| sync.acknowledges(&name.into(), Some(Incarnation(1)));
+        assert!(!does(&sync, "a"));
+        sync.push(quorum(1, &["a", "b"])).unwrap();
+        assert!(does(&sync, "a") && does(&sync, "b") && !does(&sync, "p"));
+        sync.push(quorum(1, &["b", "c"])).unwrap();
+        assert!(!does(&sync, "a") && does(&sync, "b") && !does(&sync, "c"));
+        assert!(!sync.acknowledges(&"b".into(), Some(Incarnation(2))));
+        assert!(!sync.acknowledges(&"b".into(), None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::gucs::{self, CONTROLLED, Controlled};
 use super::model::PostgresConfig;
-use crate::cluster::Settings;
+use crate::cluster::{Settings, SyncMode};
 use std::collections::BTreeMap;
 
 /// The merged PostgreSQL settings of this node.
@@ -47,6 +47,9 @@ pub fn effective(config: &PostgresConfig, scope: &str, settings: &Settings, serv
         }
         !unknown
     });
+    if settings.synchronous_mode != SyncMode::Off {
+        parameters.remove("synchronous_standby_names");
+    }
     // Only the daemon restarts PostgreSQL: what a crash left committed but unreplicated must not be shown.
     parameters.insert("restart_after_crash".to_owned(), "off".to_owned());
     let mut command_line = Vec::new();

@@ -56,8 +56,6 @@ pub(crate) enum Fate {
     OldName(&'static str),
     /// Accepted with a warning that says why it has no effect.
     Ignored(&'static str),
-    /// Accepted silently: it refines something that is refused, or off.
-    Idle,
     /// A section of an external store.
     Store,
     /// Refused with this sentence, unless its value is one of these (lists joined by commas).
@@ -104,16 +102,6 @@ const fn refused(path: &'static str, kind: Kind, unless: &'static [&'static str]
     }
 }
 
-const fn idle(path: &'static str, kind: Kind) -> Key {
-    Key {
-        path,
-        kind,
-        given: Optional(""),
-        doc: "",
-        fate: Fate::Idle,
-    }
-}
-
 const fn old(path: &'static str, kind: Kind, new: &'static str) -> Key {
     Key {
         path,
@@ -147,7 +135,6 @@ const OWN_SERVER: &str = "it tunes Patroni's own server";
 /// Said once, however many of them a file has.
 pub(crate) const RAFT_TIMINGS: &str =
     "our Raft timings are heartbeat_interval, election_min and election_max";
-const SYNC_LATER: &str = "synchronous modes are not supported yet; remove it or set it to off";
 const SLOTS_LATER: &str = "permanent and ignored slots are not supported yet; remove the key";
 const SCRIPT_LATER: &str =
     "this script is not supported yet; remove the key and run the script yourself once the cluster is up";
@@ -306,6 +293,14 @@ pub(crate) const KEYS: &[Key] = &[
     used("bootstrap.dcs.primary_start_timeout", Seconds, Default("300"), "How long a failed primary may take to come back before another is promoted. Seconds; 0: at once."),
     used("bootstrap.dcs.primary_stop_timeout", Seconds, Default("0"), "Bound of a stop in synchronous mode. Seconds; 0: none."),
     used("bootstrap.dcs.primary_hang_timeout", Seconds, Default("10"), "How long a primary may leave queries unanswered before it is replaced. Seconds; 0: for ever."),
+    used("bootstrap.dcs.synchronous_mode", Choice(&["off", "on", "quorum"]), Default("off"), "Whether commits wait for standbys. off: no, and a failover may lose the last of them; on: for each of a chosen few; quorum: for some of all."),
+    used("bootstrap.dcs.synchronous_mode_strict", Flag, Default("false"), "Without a standby that counts, commits wait for ever instead of being acknowledged by the primary alone."),
+    used("bootstrap.dcs.synchronous_node_count", Number(1, 100), Default("1"), "How many standbys must have flushed a commit before it is acknowledged; fewer when there are fewer."),
+    used("bootstrap.dcs.maximum_lag_on_syncnode", Bytes, Default("-1"), "A standby further behind than this is replaced as a synchronous one. Bytes; -1: no limit."),
+    used("bootstrap.dcs.synchronous_standby_timeout", Seconds, Default("1"), "How long a synchronous standby that is gone may hold commits. Seconds."),
+    used("bootstrap.dcs.fence_after", Duration, Default("500ms"), "In a synchronous mode, how long a primary may be silent before its standbys are cut from it and one of them takes over; at least two report_interval. 0: wait for the end of the lease."),
+    used("bootstrap.dcs.stale_reads", Choice(&["allow", "wait"]), Default("allow"), "Whether the last primary, already without standbys, may answer reads while its successor serves; wait: not before its lease is over."),
+    old("bootstrap.dcs.sync_standby_timeout", Seconds, "bootstrap.dcs.synchronous_standby_timeout"),
     old("bootstrap.dcs.master_start_timeout", Seconds, "bootstrap.dcs.primary_start_timeout"),
     old("bootstrap.dcs.master_stop_timeout", Seconds, "bootstrap.dcs.primary_stop_timeout"),
     used("bootstrap.dcs.postgresql.use_pg_rewind", Flag, Default("false"), "Rejoin a former primary by pg_rewind where it can be, instead of a new base backup."),
@@ -320,12 +315,6 @@ pub(crate) const KEYS: &[Key] = &[
     ignored("bootstrap.dcs.postgresql.connect_address|proxy_address|listen|config_dir|data_dir|pgpass|authentication|bin_dir|bin_name|database|custom_conf|basebackup|rewind|callbacks|use_unix_socket|use_unix_socket_repl|krbsrvname|before_stop", Any, NODE_ONLY),
     refused("bootstrap.dcs.postgresql.pre_promote", Text, &[], "a script before promotions is not supported yet; remove the key"),
     refused("bootstrap.dcs.postgresql.create_replica_methods|create_replica_method", List, &["basebackup"], "only basebackup is supported yet; remove the key"),
-    refused("bootstrap.dcs.synchronous_mode", Text, &["off"], SYNC_LATER),
-    refused("bootstrap.dcs.synchronous_mode_strict", Text, &["off"], SYNC_LATER),
-    idle("bootstrap.dcs.synchronous_node_count", Any),
-    idle("bootstrap.dcs.maximum_lag_on_syncnode", Any),
-    idle("bootstrap.dcs.sync_standby_timeout", Any),
-    idle("bootstrap.dcs.stale_reads", Any),
     refused("bootstrap.dcs.failsafe_mode", Text, &["off"], "failsafe mode is not supported yet; remove it or set it to off"),
     refused("bootstrap.dcs.pause", Text, &["off"], "a cluster cannot begin paused; remove the key"),
     refused("bootstrap.dcs.standby_cluster", Any, &[], "standby clusters are not supported yet; remove the section"),
@@ -341,10 +330,10 @@ pub(crate) const KEYS: &[Key] = &[
     refused("tags.nostream", Text, &["off"], "members that do not stream are not supported yet; remove the tag"),
     refused("tags.replicatefrom", Text, &[], "cascading replication is not supported yet; remove the tag"),
     // ---- watchdog
-    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "Accepted for compatibility: no watchdog is used yet, and required is refused for that reason."),
+    used("watchdog.mode", Choice(&["off", "automatic", "required"]), Default("automatic"), "off; automatic: used if it can be; required: without it this node is never primary. Without this section: off."),
     used("watchdog.device", Path, Default("/dev/watchdog"), "The device."),
-    used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds between the watchdog's timeout and the end of the lease; -1: half of ttl."),
-    ignored("watchdog.driver", Text, "only the kernel's interface is known"),
+    used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds that the watchdog's timeout is shorter than ttl; -1, and where nothing is left: half of ttl."),
+    used("watchdog.driver", Choice(&["default", "testing"]), Default("default"), "default: the kernel's interface; testing: Patroni's words on a pipe."),
     // ---- log
     used("log.level", Choice(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), Default("INFO"), "The least important level that is written."),
     used("log.type", Choice(&["plain", "json"]), Default("plain"), "Plain lines or JSON."),

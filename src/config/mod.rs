@@ -40,6 +40,7 @@ mod reader;
 #[cfg(test)]
 mod reference;
 mod relations;
+mod releases;
 mod secret;
 mod settings;
 mod sources;
@@ -57,6 +58,7 @@ pub use model::{
 };
 pub use problem::Problem;
 pub use relations::{check_ttl, notes, ttl_floor_ms};
+pub use releases::start_race;
 pub use secret::Secret;
 pub use settings::{STOP_MARGIN_MS, settings};
 

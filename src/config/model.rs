@@ -239,13 +239,15 @@ pub struct Bootstrap {
     pub allow: bool,
 }
 
-/// `watchdog.mode`; `required` is refused until it is built.
+/// `watchdog.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchdogMode {
     /// Not used.
     Off,
     /// Used where there is one.
     Automatic,
+    /// A node without one is never promoted.
+    Required,
 }
 
 /// `watchdog:`.
@@ -255,8 +257,10 @@ pub struct Watchdog {
     pub mode: WatchdogMode,
     /// The device.
     pub device: PathBuf,
-    /// Seconds between its timeout and the lease's end; `-1` is half of the ttl.
+    /// Seconds between its timeout and the ttl; `-1` is half of the ttl.
     pub safety_margin_s: i64,
+    /// Patroni's `driver: testing`: words on a pipe in place of the kernel's interface.
+    pub testing: bool,
 }
 
 /// `log:`.

@@ -277,24 +277,18 @@ fn shown_tags(root: &Node) -> String {
 fn watchdog(reader: &mut Reader) -> Watchdog {
     let mode = match reader.choice("watchdog.mode") {
         Some("off") => WatchdogMode::Off,
-        Some("required") => {
-            let message = "required is not supported yet; write automatic or off";
-            reader.problem("watchdog.mode", message);
-            WatchdogMode::Off
-        }
+        Some("required") => WatchdogMode::Required,
+        // A machine is not reset by a device that nobody wrote down.
+        _ if !reader.has("watchdog") => WatchdogMode::Off,
         _ => WatchdogMode::Automatic,
     };
     let device = reader.path("watchdog.device").unwrap_or_default();
-    if mode == WatchdogMode::Automatic && reader.has("watchdog") && device.exists() {
-        reader.warn(
-            "watchdog",
-            format!("{} is there, but is not used yet", device.display()),
-        );
-    }
+    let testing = reader.choice("watchdog.driver") == Some("testing");
     Watchdog {
         mode,
         device,
         safety_margin_s: reader.number("watchdog.safety_margin").unwrap_or(5),
+        testing,
     }
 }
 

@@ -151,6 +151,15 @@ impl Reader {
             .unwrap_or(0)
     }
 
+    /// A size, or `None` for one that limits nothing: zero or less, as Patroni has it.
+    pub(crate) fn bytes_if_limited(&mut self, path: &str) -> Option<u64> {
+        let text = self.text(path)?;
+        if text.trim().parse::<i64>().is_ok_and(|number| number <= 0) {
+            return None;
+        }
+        self.parsed(path, &text, units::bytes(&text, 1))
+    }
+
     /// Milliseconds of a duration.
     pub(crate) fn duration_ms(&mut self, path: &str) -> u64 {
         let Some(text) = self.text(path) else { return 0 };
@@ -162,20 +171,21 @@ impl Reader {
             .unwrap_or(0)
     }
 
-    /// One of the words of a choice, as the table spells it; a YAML boolean counts as on or off.
+    /// One of the words of a choice, as the table spells it; a boolean in any spelling counts as on or off.
     pub(crate) fn choice(&mut self, path: &str) -> Option<&'static str> {
-        let node = self.node(path);
-        let text = match &node {
-            Some(node) => node.parameter()?,
-            None => self.text(path)?,
-        };
+        let text = self.text(path)?;
         let words = match keys::find(path).map(|key| key.kind) {
             Some(Kind::Choice(words)) => words,
             _ => &[],
         };
+        let switch = match units::boolean(&text) {
+            Some(true) => "on",
+            Some(false) => "off",
+            None => text.trim(),
+        };
         let word = words
             .iter()
-            .find(|word| word.eq_ignore_ascii_case(text.trim()))
+            .find(|word| word.eq_ignore_ascii_case(text.trim()) || word.eq_ignore_ascii_case(switch))
             .copied();
         self.parsed(path, &text, word)
     }

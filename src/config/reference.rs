@@ -164,10 +164,6 @@ fn tail() -> String {
             _ => None,
         },
     );
-    list(
-        "Accepted without effect, because what they refine is off:",
-        &|key| (key.fate == Fate::Idle).then(String::new),
-    );
     text
 }
 

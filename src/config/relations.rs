@@ -4,7 +4,7 @@ use super::model::{Config, RaftConfig};
 use super::reader::Reader;
 use super::settings::STOP_MARGIN_MS;
 use super::units;
-use crate::cluster::Settings;
+use crate::cluster::{Settings, SyncMode};
 
 /// Beyond the lease: what an operator should reckon with until a lost node's successor accepts writes.
 const TAKE_OVER_MS: u64 = 300;
@@ -43,7 +43,32 @@ pub fn notes(config: &Config) -> Vec<String> {
             units::show_ms(best + TAKE_OVER_MS),
         ));
     }
+    notes.extend(synchronous_note(config).filter(|_| config.bootstrap.allow));
     notes
+}
+
+/// What a loss costs and spares in a synchronous mode.
+fn synchronous_note(config: &Config) -> Option<String> {
+    let settings = &config.bootstrap.settings;
+    let wanted = settings.synchronous_node_count;
+    let standbys = if wanted == 1 { "standby" } else { "standbys" };
+    let who = match settings.synchronous_mode {
+        SyncMode::Off => return None,
+        SyncMode::On => format!("each of {wanted} chosen {standbys} has"),
+        SyncMode::Quorum => format!("any {wanted} of the standbys have"),
+    };
+    let alone = if settings.synchronous_mode_strict {
+        "without one nothing is acknowledged"
+    } else {
+        "without one the primary acknowledges alone"
+    };
+    let silence = match settings.fence_after_ms {
+        0 => "the end of its lease".to_owned(),
+        ms => format!("{} of silence", units::show_ms(ms)),
+    };
+    Some(format!(
+        "a commit is acknowledged once {who} it on disk; {alone}; a lost primary is replaced after {silence}"
+    ))
 }
 
 pub(crate) fn check(reader: &mut Reader, config: &Config) {
@@ -59,6 +84,7 @@ pub(crate) fn check(reader: &mut Reader, config: &Config) {
     }
     directories(reader, config);
     voters(reader, &config.raft);
+    enough_standbys(reader, config);
     secrecy(reader, &config.raft);
 }
 
@@ -133,6 +159,18 @@ fn voters(reader: &mut Reader, raft: &RaftConfig) {
             voters - 1
         );
         reader.warn("raft.partner_addrs", message);
+    }
+}
+
+/// More standbys are asked for than there can be.
+fn enough_standbys(reader: &mut Reader, config: &Config) {
+    let settings = &config.bootstrap.settings;
+    let others = config.raft.partner_addrs.len();
+    let wanted = settings.synchronous_node_count as usize;
+    if settings.synchronous_mode != SyncMode::Off && others > 0 && wanted > others {
+        let plural = if others == 1 { "" } else { "s" };
+        let message = format!("{wanted} is more than the {others} other node{plural} of raft.partner_addrs");
+        reader.warn("bootstrap.dcs.synchronous_node_count", message);
     }
 }
 

@@ -6,7 +6,7 @@ use super::reader::Reader;
 use super::survey::survey;
 use super::units;
 use super::value::{Node, Place};
-use crate::cluster::{PostgresSettings, Settings};
+use crate::cluster::{PostgresSettings, Settings, SyncMode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ pub(crate) fn read(reader: &mut Reader) -> Settings {
         "bootstrap.dcs.primary_stop_timeout",
         "bootstrap.dcs.master_stop_timeout",
     );
-    Settings {
+    let settings = Settings {
         ttl_ms,
         loop_wait_s: reader.duration_ms("bootstrap.dcs.loop_wait").div_ceil(1_000),
         retry_timeout_s: reader.duration_ms("bootstrap.dcs.retry_timeout").div_ceil(1_000),
@@ -95,7 +95,67 @@ pub(crate) fn read(reader: &mut Reader) -> Settings {
         primary_stop_timeout_s: stop.div_ceil(1_000),
         primary_hang_timeout_ms: reader.duration_ms("bootstrap.dcs.primary_hang_timeout"),
         postgresql: postgresql(reader),
+        ..synchronous(reader)
+    };
+    synchrony_fits(reader, &settings);
+    settings
+}
+
+/// The part about synchronous replication; the rest are defaults.
+fn synchronous(reader: &mut Reader) -> Settings {
+    let count = reader.number("bootstrap.dcs.synchronous_node_count");
+    let timeout = newer_of(
+        reader,
+        "bootstrap.dcs.synchronous_standby_timeout",
+        "bootstrap.dcs.sync_standby_timeout",
+    );
+    Settings {
+        synchronous_mode: match reader.choice("bootstrap.dcs.synchronous_mode") {
+            Some("on") => SyncMode::On,
+            Some("quorum") => SyncMode::Quorum,
+            _ => SyncMode::Off,
+        },
+        synchronous_mode_strict: reader.flag("bootstrap.dcs.synchronous_mode_strict"),
+        synchronous_node_count: count.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        maximum_lag_on_syncnode: reader.bytes_if_limited("bootstrap.dcs.maximum_lag_on_syncnode"),
+        synchronous_standby_timeout_ms: timeout,
+        fence_after_ms: reader.duration_ms("bootstrap.dcs.fence_after"),
+        stale_reads_wait: reader.choice("bootstrap.dcs.stale_reads") == Some("wait"),
         ..Settings::default()
+    }
+}
+
+/// One lost report is no silence, and what weakens a commit in spite of the mode is said.
+fn synchrony_fits(reader: &mut Reader, settings: &Settings) {
+    const FENCE: &str = "bootstrap.dcs.fence_after";
+    let is_on = settings.synchronous_mode != SyncMode::Off;
+    let (fence_ms, least_ms) = (settings.fence_after_ms, 2 * settings.report_interval_ms);
+    if reader.problems.is_empty() && (is_on || reader.has(FENCE)) && fence_ms != 0 && fence_ms < least_ms {
+        let message = format!(
+            "{} is too short; it must be at least two report_interval, {}, or 0 to wait for the end of the lease",
+            units::show_ms(fence_ms),
+            units::show_ms(least_ms)
+        );
+        reader.problem(FENCE, message);
+    }
+    if !is_on {
+        return;
+    }
+    let parameters = &settings.postgresql.parameters;
+    if let Some(text) = parameters.get("synchronous_commit")
+        && !matches!(text.as_str(), "on" | "remote_apply")
+    {
+        let message = format!(
+            "{text} lets commits be acknowledged that no standby has on disk, in spite of synchronous_mode; write on"
+        );
+        reader.warn("bootstrap.dcs.postgresql.parameters.synchronous_commit", message);
+    }
+    if parameters.contains_key("synchronous_standby_names") {
+        let message = "has no effect: it follows the synchronous set";
+        reader.warn(
+            "bootstrap.dcs.postgresql.parameters.synchronous_standby_names",
+            message,
+        );
     }
 }
 
@@ -184,13 +244,16 @@ mod tests {
     #[test]
     fn old_names_units_and_quoted_numbers_are_understood() {
         let json = r#"{"ttl": "2.5", "loop_wait": 2, "master_start_timeout": "5min", "maximum_lag_on_failover": "1MB",
-            "report_interval": "100ms", "synchronous_mode": false, "failsafe_mode": "off", "slots": {},
+            "report_interval": "100ms", "synchronous_mode": "true", "sync_standby_timeout": "1.5", "maximum_lag_on_syncnode": -1, "failsafe_mode": "off", "slots": {},
             "postgresql": {"use_slots": "no", "parameters": {"hot_standby": true, "max_connections": 200, "work_mem": null}}}"#;
         let found = settings(json).unwrap();
         assert_eq!(found.ttl_ms, 2_500);
         assert_eq!(found.primary_start_timeout_s, 300);
         assert_eq!(found.maximum_lag_on_failover, 1 << 20);
         assert_eq!(found.report_interval_ms, 100);
+        assert_eq!(found.synchronous_mode, SyncMode::On);
+        assert_eq!(found.synchronous_standby_timeout_ms, 1_500);
+        assert_eq!(found.maximum_lag_on_syncnode, None);
         assert!(!found.postgresql.use_slots);
         let parameters = [("hot_standby", "on"), ("max_connections", "200")];
         assert_eq!(
@@ -201,14 +264,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_all_at_once() {
-        let json = r#"{"ttl": 400, "synchronous_mode": "quorum", "slots": {"a": {"type": "physical"}}, "loop_wait": []}"#;
+        let json = r#"{"ttl": 400, "synchronous_mode": "most", "slots": {"a": {"type": "physical"}}, "loop_wait": []}"#;
         assert_eq!(
             errors(json),
             [
-                "dynamic configuration: synchronous_mode: synchronous modes are not supported yet; remove it or set it to off",
                 "dynamic configuration: slots: permanent and ignored slots are not supported yet; remove the key",
                 "dynamic configuration: loop_wait: must be one value, not a list",
                 "dynamic configuration: ttl: 400 s is more than 300 s",
+                "dynamic configuration: synchronous_mode: \"most\" is not one of: off, on, quorum",
             ]
         );
         assert_eq!(
@@ -219,5 +282,54 @@ mod tests {
             errors(r#"{"ttl": 0.5}"#),
             ["dynamic configuration: ttl: 500 ms is too short; it must be more than 700 ms"]
         );
+    }
+
+    /// Patroni's own spellings, and ours.
+    #[test]
+    fn synchronous_modes_as_people_write_them() {
+        let mode = |text: &str| {
+            settings(&format!(r#"{{"synchronous_mode": {text}}}"#))
+                .unwrap()
+                .synchronous_mode
+        };
+        for (text, expected) in [
+            ("true", SyncMode::On),
+            (r#""on""#, SyncMode::On),
+            ("1", SyncMode::On),
+            (r#""Quorum""#, SyncMode::Quorum),
+            ("false", SyncMode::Off),
+            (r#""off""#, SyncMode::Off),
+            ("null", SyncMode::Off),
+        ] {
+            assert_eq!(mode(text), expected, "{text}");
+        }
+        let json = r#"{"synchronous_mode": "quorum", "synchronous_mode_strict": "on", "synchronous_node_count": "2",
+            "maximum_lag_on_syncnode": "16MB", "synchronous_standby_timeout": 0.5, "fence_after": 0, "stale_reads": "wait"}"#;
+        let expected = Settings {
+            synchronous_mode: SyncMode::Quorum,
+            synchronous_mode_strict: true,
+            synchronous_node_count: 2,
+            maximum_lag_on_syncnode: Some(16 << 20),
+            synchronous_standby_timeout_ms: 500,
+            fence_after_ms: 0,
+            stale_reads_wait: true,
+            ..Settings::default()
+        };
+        assert_eq!(settings(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn one_lost_report_is_no_silence() {
+        let said = "dynamic configuration: fence_after: 500 ms is too short; it must be at least two report_interval, \
+                    600 ms, or 0 to wait for the end of the lease";
+        assert_eq!(
+            errors(r#"{"report_interval": "300ms", "synchronous_mode": "on"}"#),
+            [said]
+        );
+        assert_eq!(
+            errors(r#"{"report_interval": "300ms", "fence_after": "500ms"}"#),
+            [said]
+        );
+        assert!(settings(r#"{"report_interval": "300ms"}"#).is_ok());
     }
 }

@@ -50,7 +50,6 @@ fn is_section(names: &[&str]) -> bool {
 fn known(reader: &mut Reader, node: &Node, path: &str, key: &Key) {
     match key.fate {
         Fate::Used | Fate::OldName(_) => shape(reader, node, path, key.kind),
-        Fate::Idle => {}
         Fate::Ignored(why) => {
             let said = why == RAFT_TIMINGS
                 && reader

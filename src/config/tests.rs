@@ -207,7 +207,11 @@ fn the_configurations_we_ship_are_valid_and_agree() {
     let all = [load("node1.yml"), load("node2.yml"), load("node3.yml")];
     for loaded in &all {
         assert_eq!(loaded.warnings, Vec::<String>::new());
-        assert_eq!(notes(&loaded.config), Vec::<String>::new());
+        let notes = notes(&loaded.config);
+        assert!(
+            notes.len() == 1 && notes[0].starts_with("a commit is acknowledged"),
+            "{notes:?}"
+        );
         assert_eq!(loaded.config.bootstrap, all[0].config.bootstrap);
         for other in &all {
             let address = &other.config.raft.self_addr;
@@ -290,6 +294,20 @@ mod effective_settings {
             found.recovery.keys().collect::<Vec<_>>(),
             ["archive_cleanup_command", "restore_command"]
         );
+    }
+
+    #[test]
+    fn the_names_of_a_synchronous_mode_are_ours() {
+        let names = |mode: &str| {
+            let dynamic = format!(
+                r#"{{"synchronous_mode": "{mode}", "postgresql": {{"parameters": {{"synchronous_standby_names": "*"}}}}}}"#
+            );
+            merged(&dynamic, "{}")
+                .parameters
+                .remove("synchronous_standby_names")
+        };
+        assert_eq!(names("quorum"), None);
+        assert_eq!(names("off").as_deref(), Some("*"));
     }
 
     #[test]

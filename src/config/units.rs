@@ -9,7 +9,8 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Milliseconds of a duration such as `2`, `2.5`, `50ms`, `30min`; `bare_ms` is what a bare number counts.
+/// Milliseconds of a duration such as `2`, `2.5`, `50ms`, `30min`; `bare_ms` is what a bare number counts, where one
+/// is understood. Nothing needs no unit.
 pub(crate) fn duration_ms(text: &str, bare_ms: Option<u64>) -> Option<u64> {
     let units = [
         ("ms", 1),
@@ -18,6 +19,7 @@ pub(crate) fn duration_ms(text: &str, bare_ms: Option<u64>) -> Option<u64> {
         ("h", 3_600_000),
         ("d", 86_400_000),
     ];
+    let bare_ms = bare_ms.or((text.trim() == "0").then_some(1));
     scaled(text, &units, bare_ms)
 }
 
@@ -151,6 +153,7 @@ mod tests {
         assert_eq!(duration_ms("30min", None), Some(1_800_000));
         assert_eq!(duration_ms("50 ms", None), Some(50));
         assert_eq!(duration_ms("50", None), None);
+        assert_eq!(duration_ms("0", None), Some(0));
         assert_eq!(duration_ms("-1", Some(1)), None);
         assert_eq!(duration_ms("fast", Some(1)), None);
         assert_eq!(bytes("16MB", 1), Some(16 << 20));

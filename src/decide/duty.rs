@@ -116,9 +116,11 @@ pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
             epoch,
             origin,
             timeline,
-        } if member == local.me => own(state, local, *epoch, *origin, *timeline, now),
+        } if member == local.me && local.promised.0 <= *epoch => {
+            own(state, local, *epoch, *origin, *timeline, now)
+        }
         Primacy::Held { member, epoch, .. } if local.promised.0 > *epoch => {
-            others_after_promise(local, member, *epoch)
+            after_promise(local, member, *epoch)
         }
         Primacy::Held { member, .. } => others(state, local, member),
         Primacy::Fencing {
@@ -188,9 +190,9 @@ fn fenced(state: &State, local: &Local<'_>, holder: &MemberName, last: Epoch, ep
 }
 
 /// What is agreed here is older than what was promised: nothing of it is followed.
-fn others_after_promise(local: &Local<'_>, primary: &MemberName, epoch: Epoch) -> Duty {
+fn after_promise(local: &Local<'_>, primary: &MemberName, epoch: Epoch) -> Duty {
     if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
-        return Duty::Fence(format!("{primary} is the primary"));
+        return Duty::Fence(format!("epoch {epoch} of {primary} is over"));
     }
     Duty::Rest(format!(
         "it promised not to stream from an epoch below {}, and has not heard of more than {epoch} yet",

@@ -64,10 +64,11 @@ pub(super) fn unprovable(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// The holder, if commits wait for standbys and it is neither heard of nor to be started again.
-fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
+pub(super) fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
     view.state.sync.is_on().then_some(())?;
     let held = view.state.primacy.held()?;
-    (view.ended().is_some() || view.fresh(held.0).is_none() || silent(view, held.0)).then_some(held)
+    let away = view.fresh(held.0).is_none() || silent(view, held.0) || deaf(view);
+    (view.ended().is_some() || away).then_some(held)
 }
 
 fn silent(view: &View<'_>, name: &MemberName) -> bool {
@@ -79,12 +80,25 @@ fn silent(view: &View<'_>, name: &MemberName) -> bool {
     view.now.since(heard.max(view.lead_since).max(view.held_since)) >= limit
 }
 
+/// It is heard, but for longer than any lease not as the holder: it does not hear what is agreed.
+fn deaf(view: &View<'_>) -> bool {
+    view.holding().is_none() && view.now >= view.move_at()
+}
+
 fn may_begin(view: &View<'_>) -> bool {
     let Some((name, _)) = view.state.primacy.held() else {
         return false;
     };
-    view.ended().is_some()
-        || silent(view, name) && (view.settings.fence_after_ms > 0 || view.now >= view.move_at())
+    let at_once = view.settings.fence_after_ms > 0 && !still_serves(view, name);
+    view.ended().is_some() || silent(view, name) && at_once || view.now >= view.move_at()
+}
+
+/// Only its daemon is silent: it may be restarted within the lease, and no session need be lost.
+fn still_serves(view: &View<'_>, holder: &MemberName) -> bool {
+    let others = view.state.members.keys().filter(|name| *name != holder);
+    others
+        .filter_map(|name| view.fresh(name))
+        .any(|heard| heard.report.primary_answers == Some(true))
 }
 
 /// Whether the copies that run as standbys now would be enough.
@@ -236,7 +250,10 @@ pub(super) fn holder_returned(view: &View<'_>) -> Option<Verdict> {
 
 fn can_restart(view: &View<'_>, heard: &Heard) -> bool {
     let (confirmed, last) = (view.state.is_confirmed(), view.state.primacy.last());
-    let over = matches!(heard.report.tenure, Tenure::Ended { epoch, .. } if last.is_some_and(|(_, held)| held == epoch));
+    let ended = matches!(heard.report.tenure, Tenure::Ended { epoch, .. } if last.is_some_and(|(_, held)| held == epoch));
+    // Also one that never began the epoch it was given has promised not to.
+    let promised = heard.report.promise.map(|promise| promise.epoch);
+    let over = ended || promised.is_some() && promised == view.state.primacy.fencing();
     let there = view.fresh(heard.report.member()).is_some() && heard.report.unpromotable.is_none();
     confirmed && over && there
 }

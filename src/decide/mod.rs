@@ -19,3 +19,5 @@ pub(crate) mod golden;
 mod random;
 #[cfg(test)]
 pub(crate) mod script;
+#[cfg(test)]
+mod script_sync;

@@ -459,6 +459,11 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
             ));
         }
     }
+    if view.state.is_confirmed() && waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), name) {
+        return stand(format!(
+            "{name} ended its epoch ({why}); waiting a moment for what the standbys have received"
+        ));
+    }
     let missing = end.map_or("an unknown number of".to_owned(), |end| {
         best.reach.behind(end.lsn).to_string()
     });
@@ -527,6 +532,7 @@ fn regained_right(view: &View<'_>) -> Option<Verdict> {
 
 fn healthy(view: &View<'_>) -> Option<Verdict> {
     let heard = view.holding()?;
+    fence::gone(view).is_none().then_some(())?;
     stand(format!("{} renews its lease", heard.report.member()))
 }
 

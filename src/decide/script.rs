@@ -4,6 +4,7 @@
 //! question (see `golden.rs`). Times are milliseconds *ago*; `time: +500` lets half a second pass for everybody.
 
 use super::duty::{Data, Local, Process};
+use super::script_sync;
 use super::view::{Heard, View};
 use crate::cluster::{
     Endpoint, Epoch, Fitness, Fork, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment, Offer, Origin,
@@ -22,6 +23,7 @@ pub(crate) struct World {
     pub(crate) last_grant: Option<Moment>,
     pub(crate) held_since: Moment,
     pub(crate) ttl_since: Moment,
+    pub(crate) sync_since: Moment,
     pub(crate) voters: usize,
     pub(crate) local: Own,
 }
@@ -54,6 +56,7 @@ impl World {
             last_grant: self.last_grant,
             held_since: self.held_since,
             ttl_since: self.ttl_since,
+            sync_since: self.sync_since,
             voters: self.voters,
         }
     }
@@ -87,6 +90,7 @@ impl World {
             last_grant: None,
             held_since: Moment(START.0 - 60_000),
             ttl_since: Moment(START.0 - 60_000),
+            sync_since: Moment(START.0 - 60_000),
             voters: names.len(),
             local: Own {
                 me: MemberName::from(names.first().copied().unwrap_or("a")),
@@ -197,6 +201,9 @@ impl World {
             "cluster" => words.iter().for_each(|(key, value)| self.cluster(key, value)),
             "settings" => words.iter().for_each(|(key, value)| self.setting(key, value)),
             "primacy" => self.primacy(words),
+            "sync" => words
+                .iter()
+                .for_each(|(key, value)| script_sync::tell(self, key, value)),
             "local" => words.iter().for_each(|(key, value)| self.own(key, value)),
             name => {
                 let name = MemberName::from(name);
@@ -214,6 +221,7 @@ impl World {
             "granted" => self.last_grant = (value != "never").then(|| self.ago(value)),
             "held" => self.held_since = self.ago(value),
             "ttl" => self.ttl_since = self.ago(value),
+            "agreed" => self.sync_since = self.ago(value),
             later => self.now = self.now.plus(number(later.strip_prefix('+').unwrap())),
         }
     }
@@ -285,6 +293,7 @@ impl World {
         match (key, member) {
             ("age", _) => heard.at = ago(value),
             ("followed", _) => heard.followed_at = ago(value),
+            ("streaming", _) => heard.streamed_at = ago(value),
             ("since", _) => heard.ended_at = Some(ago(value)),
             ("forgotten", _) => {
                 self.state.members.remove(name);
@@ -349,6 +358,8 @@ impl World {
             ("lease", _) => own.lease_epoch = Epoch(number(value)),
             ("left", _) => own.lease_until = self.now.plus(number(value)),
             ("leaving", _) => own.leaving = true,
+            ("promised", _) => own.promised = (Epoch(number(value)), false),
+            ("kept", _) => own.promised.1 = true,
             _ => panic!("local: {key}"),
         }
     }
@@ -373,6 +384,8 @@ fn said(report: &mut Report, key: &str, value: &str) {
         }
         "unpromotable" => report.unpromotable = (value != "no").then(|| value.to_owned()),
         "incarnation" => report.info.incarnation = Some(Incarnation(number(value))),
+        "knocked" => report.primary_answers = Some(value == "answered"),
+        "promised" | "synced" => script_sync::said(report, key, value),
         "addr" => value.clone_into(&mut report.info.raft_addr),
         "offer" => {
             report.offer = Some(Offer {
@@ -420,7 +433,7 @@ pub(crate) fn member_info(name: &str, number: usize) -> MemberInfo {
         }),
         tags: Tags::default(),
         incarnation: None,
-        level: 1,
+        level: crate::cluster::command::LEVEL,
     }
 }
 
@@ -428,7 +441,7 @@ fn names(words: &[(String, String)]) -> Vec<&str> {
     words.iter().map(|(key, _)| key.as_str()).collect()
 }
 
-fn number(text: &str) -> u64 {
+pub(super) fn number(text: &str) -> u64 {
     text.parse()
         .unwrap_or_else(|_| panic!("'{text}' is not a number"))
 }
@@ -447,7 +460,7 @@ fn role(text: &str) -> Role {
 }
 
 /// `1@0/5000000`: timeline and position.
-fn wal_end(text: &str) -> WalEnd {
+pub(super) fn wal_end(text: &str) -> WalEnd {
     let (on, lsn) = text.split_once('@').unwrap();
     WalEnd {
         timeline: timeline(on),

@@ -98,7 +98,8 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
     let allowed = settings
         .synchronous_standby_timeout_ms
         .saturating_sub(settings.report_interval_ms);
-    let floor = view.lead_since.max(view.held_since);
+    // A standby that was just added has yet to stream under the name that counts.
+    let floor = view.lead_since.max(view.held_since).max(view.sync_since);
     let lag = lag_of(view, holder);
     let there = |member: &Member, heard: &Heard, counts: bool| {
         let name = &member.info.name;
@@ -109,7 +110,7 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
             .is_none_or(|limit| lag(heard) <= limit);
         level
             && if counts {
-                now || lately
+                lately
             } else {
                 now && member.fitness == crate::cluster::Fitness::Fit
             }

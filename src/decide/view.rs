@@ -16,7 +16,7 @@ pub struct Heard {
     pub at: Moment,
     /// When the sender was last seen following the current primary closely, or was given the benefit of the doubt.
     pub followed_at: Moment,
-    /// When the sender was last seen streaming from the current primary.
+    /// When the primary last said that the sender's stream moves.
     pub streamed_at: Moment,
     /// When the sender first said that its current epoch ended.
     pub ended_at: Option<Moment>,
@@ -41,6 +41,8 @@ pub struct View<'a> {
     pub held_since: Moment,
     /// When this node learnt of the ttl in force.
     pub ttl_since: Moment,
+    /// When this node learnt of the synchronous set in force.
+    pub sync_since: Moment,
     /// How many voters the group has.
     pub voters: usize,
 }

@@ -2,9 +2,9 @@
 
 use super::link::{self, Call};
 use super::page::Page;
-use super::wire::{Ask, Identity, Launch};
-use super::{GuardError, GuardState, Signal, StartSpec};
-use crate::cluster::{Epoch, Moment};
+use super::wire::{Ask, Identity, Launch, Orders};
+use super::{GuardError, GuardState, Messenger, Signal, StartSpec, WatchdogOrder};
+use crate::cluster::{Epoch, Lsn, Moment};
 use nix::unistd::{Gid, Uid, User};
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -141,6 +141,26 @@ impl Guard {
     /// Kills the postmaster and every process of the data directory; answers when none is left.
     pub async fn kill_all(&self) -> Result<(), GuardError> {
         self.ask("kill_all", Ask::KillAll, KILL_ALL_MS).await.map(drop)
+    }
+
+    /// Gives standing orders in place of all earlier ones; a guard that was replaced needs them again.
+    pub async fn order(
+        &self,
+        messenger: Option<Messenger>,
+        watchdog: Option<WatchdogOrder>,
+    ) -> Result<(), GuardError> {
+        if !self.state.borrow().takes_orders {
+            return Err(GuardError::Refused("it is of an older version".to_owned()));
+        }
+        let orders = Orders { messenger, watchdog };
+        self.ask("order", Ask::Orders(orders), QUICK_MS).await.map(drop)
+    }
+
+    /// Notes how far the log reaches, for whoever has to read its end without the daemon. No system call.
+    pub fn note_position(&self, position: Lsn) {
+        if let Some(connected) = self.shared.lock().as_ref() {
+            connected.page.note_position(position);
+        }
     }
 
     /// Ends the guard; refused while anything runs.

@@ -1,12 +1,14 @@
 //! The guard's one loop: beat, reap, enforce the lease, serve the daemon, wait.
 
 use super::door::{Door, Visitor};
+use super::herald::{self, Herald};
 use super::launch::{Inherited, Launched};
 use super::lease::{Lease, Phase};
 use super::page::Page;
 use super::process::say;
 use super::ward::{ROUND_MS, Ward};
-use super::wire::{Answer, Ask, Event, Launch, Told};
+use super::watchdog::Watchdog;
+use super::wire::{Answer, Ask, Event, LEVEL, Launch, Told};
 use crate::clock;
 use crate::cluster::{Epoch, Moment};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -39,6 +41,8 @@ pub(super) struct Keeper {
     page: Page,
     lease: Lease,
     ward: Ward,
+    watchdog: Watchdog,
+    herald: Herald,
     inherited: Inherited,
     signals: SignalFd,
     /// Wakes on the boot-time clock, which goes on while the machine is suspended.
@@ -76,6 +80,8 @@ impl Keeper {
             page,
             lease: Lease::default(),
             ward: Ward::new(data_dir)?,
+            watchdog: Watchdog::default(),
+            herald: Herald::default(),
             inherited,
             signals: SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             timer: TimerFd::new(
@@ -119,11 +125,32 @@ impl Keeper {
             return;
         }
         self.set_timer();
+        self.tend_watchdog(now);
         self.look_around(now);
         self.finish_launch();
         self.welcome();
         self.serve(now);
         self.tell();
+        self.send_word(now);
+    }
+
+    /// Every turn, so at least every 100 ms while it matters. A fence feeds nobody.
+    fn tend_watchdog(&mut self, now: Moment) {
+        if self.lease.fencing.is_some() {
+            return;
+        }
+        let deadline = self.lease.armed.map(|(_, deadline)| deadline);
+        // Without a deadline a postmaster is a standby: see `Guard::disarm`.
+        let settled = self.ward.postmaster.is_some() || self.ward.clean;
+        self.watchdog.tend(now, deadline, settled);
+    }
+
+    /// Who is fenced says so himself, if he lives; else somebody says it for him.
+    fn send_word(&mut self, now: Moment) {
+        let (page, connected) = (&self.page, self.visitor.is_some());
+        let knows = |epoch| page.has_let_go_of(epoch);
+        let near = page.position();
+        self.herald.tell(now, connected, knows, near, &self.inherited);
     }
 
     /// The fence: no allocation, no file system, no waiting, nothing that can fail.
@@ -157,6 +184,12 @@ impl Keeper {
             ));
         }
         self.looked_at = now;
+        if let Some(epoch) = fenced {
+            self.herald.fenced(epoch, now);
+        }
+        if !self.waiting_kills.is_empty() && self.lease.armed.is_none() {
+            self.watchdog.relieve();
+        }
         while let Some(id) = self.waiting_kills.pop() {
             self.answer(id, Ok(0));
         }
@@ -239,6 +272,13 @@ impl Keeper {
         let result = match ask {
             Ask::Look => {
                 self.enforce(now);
+                self.tend_watchdog(now);
+                Ok(0)
+            }
+            Ask::Orders(orders) => {
+                self.herald.messenger = orders.messenger;
+                self.watchdog.order(orders.watchdog);
+                self.tend_watchdog(now);
                 Ok(0)
             }
             Ask::Signal(signal) => self.ward.signal(signal).map(|()| 0),
@@ -287,7 +327,8 @@ impl Keeper {
             Some(epoch) if self.lease.armed.is_none_or(|(armed, _)| armed != epoch) => {
                 Err(format!("the deadline of epoch {epoch} does not stand"))
             }
-            _ => Ok(()),
+            Some(_) => self.watchdog.refusal().map_or(Ok(()), Err),
+            None => Ok(()),
         }
     }
 
@@ -306,6 +347,8 @@ impl Keeper {
             fenced: self.lease.fenced,
             armed: self.lease.armed,
             heartbeat: self.turns,
+            level: LEVEL,
+            watchdog: self.watchdog.state(),
         };
         let Some(visitor) = &mut self.visitor else {
             self.answers.clear();
@@ -409,6 +452,7 @@ impl Keeper {
         match self.swept_since {
             Some(since) if now.since(since) > FENCE_ALONE_MS => LONG_SWEEP_MS,
             _ if self.ward.sweeping() => ROUND_MS,
+            _ if self.herald.has_news() => herald::LOOK_MS,
             _ if self.ward.postmaster.is_some() || self.lease.armed.is_some() => WATCHFUL_MS,
             _ => RESTING_MS,
         }

@@ -14,9 +14,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// What the guard was started with and PostgreSQL shall have again.
 #[derive(Debug)]
 pub(super) struct Inherited {
-    env: Vec<(OsString, OsString)>,
+    pub(super) env: Vec<(OsString, OsString)>,
     /// The out-of-memory score before the guard changed its own.
-    oom_score: String,
+    pub(super) oom_score: String,
 }
 
 impl Inherited {
@@ -36,6 +36,26 @@ impl Inherited {
 pub(super) fn may_inherit(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"PATRONI_", b"MATRIARCH_", b"LISTEN_", b"WATCHDOG_"];
     name != b"NOTIFY_SOCKET" && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A postmaster may be protected as the daemon is; the backends, which use the memory, are not: PostgreSQL's own way.
+fn spare_backends(oom_score: &str) -> Vec<(OsString, OsString)> {
+    let protected = oom_score.trim().parse::<i32>().is_ok_and(|score| score < 0);
+    let variables = [
+        ("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"),
+        ("PG_OOM_ADJUST_VALUE", "0"),
+    ];
+    let variables = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    variables.into_iter().filter(|_| protected).collect()
+}
+
+/// What the environment holds that is not for PostgreSQL but for this program: settings and secrets of the node.
+pub fn hidden_variables() -> Vec<(String, String)> {
+    let ours = |name: &str| name.starts_with("PATRONI_") || name.starts_with("MATRIARCH_");
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| ours(name))
+        .collect()
 }
 
 /// A postmaster that was forked; the report closes empty when it was executed.
@@ -104,7 +124,9 @@ impl<'a> Plan<'a> {
             .env
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let env = kept.chain(set).map(|(mut name, value)| {
+        let oom = spare_backends(&inherited.oom_score);
+        let oom = oom.into_iter().filter(|(name, _)| !given(name));
+        let env = kept.chain(oom).chain(set).map(|(mut name, value)| {
             name.push("=");
             name.push(value);
             CString::new(name.into_vec())
@@ -153,7 +175,14 @@ fn become_user(identity: &Identity) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::may_inherit;
+    use super::{may_inherit, spare_backends};
+
+    #[test]
+    fn backends_are_spared_a_protection_only_where_there_is_one() {
+        for (score, variables) in [("-900\n", 2), ("0\n", 0), ("300\n", 0), ("", 0)] {
+            assert_eq!(spare_backends(score).len(), variables, "{score:?}");
+        }
+    }
 
     #[test]
     fn secrets_of_the_daemon_are_not_inherited() {

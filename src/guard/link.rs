@@ -162,6 +162,8 @@ impl Link {
                 fenced: told.fenced.max(state.fenced),
                 heartbeat: told.heartbeat,
                 armed: told.armed,
+                watchdog: told.watchdog,
+                takes_orders: told.level >= 1,
             };
         });
     }

@@ -9,9 +9,11 @@
 //!   Guard (handle) --- lease page, memfd --> Keeper: beat, reap, enforce, serve, wait
 //!     |   arm = one store, wakes nobody        |- Lease   the accepted deadline, the fence
 //!   Link (task) <-- guard.sock, JSON lines --> |- Door    the socket, one visitor
-//!     reconnects, respawns                     '- Ward    postmaster + everything in its data directory
-//!                                                  |- launch   fork, exec
-//!                                                  '- sweep    find and kill
+//!     reconnects, respawns                     |- Ward    postmaster + everything in its data directory
+//!                                              |    |- launch   fork, exec
+//!                                              |    '- sweep    find and kill
+//!                                              |- Watchdog  the device, fed while the lease lives
+//!                                              '- Herald   tells the peers when the daemon cannot
 //! ```
 //!
 //! **The fence.** At deadline - 300 ms SIGQUIT, from deadline - 150 ms on SIGKILL, to the postmaster, to the guard's
@@ -34,6 +36,13 @@
 //! - The postmaster dies with its guard (SIGQUIT by parent-death signal). Who finds a new guard then asks it to
 //!   `kill_all`: that is the proof that nothing is left.
 //!
+//! **The word.** A fence is news for the leader. When the daemon does not take it within 100 ms, or there is none, the
+//! guard starts a messenger, a sibling and no child of its own, which tells the peers (`herald`). What it needs
+//! stands in orders that the daemon renews while it lives.
+//!
+//! **The watchdog** is fed every turn while the lease lives, never with food that lasts longer than the lease, and
+//! disarmed only when nothing is left (`watchdog`). A fence feeds nobody.
+//!
 //! **Disarming** is for a standby and for a stopped PostgreSQL. The guard cannot tell a primary from a standby and
 //! obeys, unless the fence has begun.
 //!
@@ -52,6 +61,7 @@
 
 mod door;
 mod handle;
+mod herald;
 mod keeper;
 mod launch;
 mod lease;
@@ -61,8 +71,12 @@ pub mod process;
 mod state;
 mod sweep;
 mod ward;
+mod watchdog;
 mod wire;
 
 pub use handle::{Guard, GuardOptions};
+pub use launch::hidden_variables;
 pub use nix::sys::signal::Signal;
-pub use state::{GuardError, GuardState, StartSpec};
+pub use state::{
+    GuardError, GuardState, Messenger, StartSpec, WatchdogDriver, WatchdogFault, WatchdogOrder, WatchdogState,
+};

@@ -2,7 +2,7 @@
 
 use super::lease::{Word, Written};
 use super::state::GuardError;
-use crate::cluster::{Epoch, Moment};
+use crate::cluster::{Epoch, Lsn, Moment};
 use crate::sys::SharedPage;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -29,6 +29,8 @@ struct Words<'a> {
     fencing: &'a AtomicU64,
     /// Written by the guard: the newest epoch whose fence is carried out.
     fenced: &'a AtomicU64,
+    /// Written by the daemon: a position near the end of the log, where a later reader begins.
+    position: &'a AtomicU64,
 }
 
 /// One mapping of the page.
@@ -86,6 +88,7 @@ impl Page {
             heartbeat,
             fencing,
             fenced,
+            position,
             ..,
         ] = self.0.words();
         Words {
@@ -98,6 +101,7 @@ impl Page {
             heartbeat,
             fencing,
             fenced,
+            position,
         }
     }
 
@@ -133,6 +137,22 @@ impl Page {
         let words = self.words();
         let none = Word::none(Epoch(words.epoch.load(SeqCst)));
         words.deadline.swap(none.0, SeqCst) != none.0
+    }
+
+    /// Notes how far the log reaches.
+    pub(super) fn note_position(&self, position: Lsn) {
+        self.words().position.store(position.0, SeqCst);
+    }
+
+    /// How far the log reached when the daemon last looked; zero when it never did.
+    pub(super) fn position(&self) -> Lsn {
+        Lsn(self.words().position.load(SeqCst))
+    }
+
+    /// The daemon knows that this epoch is over: it has taken its deadline away, or gone on to a newer epoch.
+    pub(super) fn has_let_go_of(&self, epoch: Epoch) -> bool {
+        let (written, word) = self.written();
+        written > epoch || written == epoch && word.of(epoch) == Written::Nothing
     }
 
     /// What the daemon has written: epoch and deadline.

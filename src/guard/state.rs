@@ -1,6 +1,7 @@
 //! What the daemon asks of its guard, what it hears from it, and how a request can fail.
 
 use crate::cluster::{Epoch, Moment};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// A postmaster to start.
@@ -18,6 +19,94 @@ pub struct StartSpec {
     pub user: Option<(u32, u32)>,
     /// The epoch it is started as primary in: refused unless that epoch's deadline stands. `None` for a standby.
     pub epoch: Option<Epoch>,
+}
+
+/// The program that takes the guard's word to the peers when the daemon does not: it is called with the epoch and a
+/// position near the end of the log behind `command`, then `args`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messenger {
+    /// The program.
+    pub program: PathBuf,
+    /// Its first argument.
+    pub command: String,
+    /// Its last arguments.
+    pub args: Vec<String>,
+    /// Variables set for it on top of the guard's environment.
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub dir: PathBuf,
+}
+
+/// The device that resets the machine unless it is fed, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogOrder {
+    /// The device.
+    pub device: PathBuf,
+    /// The kernel's interface, or Patroni's words on a pipe.
+    pub driver: WatchdogDriver,
+    /// Without it nothing is started as primary.
+    pub required: bool,
+    /// The length of a lease.
+    pub ttl_ms: u64,
+    /// Seconds between the device's timeout and `ttl`; -1 is half of it.
+    pub safety_margin_s: i64,
+}
+
+/// How a watchdog device is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogDriver {
+    /// `linux/watchdog.h`.
+    #[default]
+    Kernel,
+    /// `Ctimeout=N`, `1`, `V`: what Patroni's tests read from a pipe.
+    Testing,
+}
+
+/// What became of the watchdog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogState {
+    /// It is not used now.
+    #[default]
+    Off,
+    /// It resets the machine when it was not fed for so long.
+    Armed {
+        /// Its timeout.
+        timeout_s: u32,
+    },
+    /// It cannot be used.
+    Unusable(WatchdogFault),
+}
+
+/// Why a watchdog cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogFault {
+    /// With this error number.
+    #[error("it cannot be opened: {}", describe(*.0))]
+    Open(i32),
+    /// With this error number.
+    #[error("it is no watchdog: {}", describe(*.0))]
+    NoWatchdog(i32),
+    /// The device keeps a timeout of its own.
+    #[error("it keeps a timeout of {timeout_s} s, which does not fit a ttl of {ttl_ms} ms")]
+    Timeout {
+        /// The device's.
+        timeout_s: u32,
+        /// The lease's.
+        ttl_ms: u64,
+    },
+    /// A device counts in seconds.
+    #[error("a ttl of {0} ms leaves no room for a timeout of one second")]
+    TtlTooShort(u64),
+    /// With this error number.
+    #[error("it does not take its food: {}", describe(*.0))]
+    Feed(i32),
+}
+
+fn describe(errno: i32) -> &'static str {
+    nix::errno::Errno::from_raw(errno).desc()
 }
 
 /// What the guard last told, and whether it is there at all.
@@ -41,6 +130,10 @@ pub struct GuardState {
     pub heartbeat: u64,
     /// The epoch and deadline the guard has accepted. Extensions send no event: the deadline is as of the last.
     pub armed: Option<(Epoch, Moment)>,
+    /// What became of the watchdog.
+    pub watchdog: WatchdogState,
+    /// The guard understands [`super::Guard::order`]; one of an older version, still running, does not.
+    pub takes_orders: bool,
 }
 
 /// Why a request to the guard failed, by what the caller can do about it.

@@ -144,7 +144,9 @@ impl Ward {
         };
         if let Some(pid) = self.postmaster {
             // Before the others, so that it starts no new ones.
+            let children = self.hunter.list_children(pid);
             let _ = kill(Pid::from_raw(pid), signal);
+            self.hunter.strike_listed(children, pid, signal);
         }
         self.quarry.spare_logger = now < sweep.spare_logger_until;
         let found = self.hunter.hunt(&self.quarry, Some(signal));

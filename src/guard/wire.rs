@@ -4,12 +4,15 @@
 //! changes, so that any daemon can tell which protocol any guard speaks. Then lines of JSON go both ways: a
 //! daemon is upgraded under a running guard, so fields may be added (with a default) and never change meaning.
 
+use super::state::{Messenger, WatchdogOrder, WatchdogState};
 use crate::cluster::{Epoch, Moment};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The protocol this program speaks.
 pub(super) const PROTOCOL: u32 = 1;
+/// What this program's guard understands, see [`Told::level`].
+pub(super) const LEVEL: u32 = 1;
 /// The socket's name in the Raft data directory.
 pub(super) const SOCKET: &str = "guard.sock";
 /// The longest line that is accepted.
@@ -65,6 +68,8 @@ pub(super) enum Ask {
     KillAll,
     /// End, if nothing runs.
     Quit,
+    /// What is to be done without the daemon. Only for a guard whose level is 1 or more.
+    Orders(Orders),
 }
 
 /// A start with everything looked up that only the daemon can look up without risk of waiting.
@@ -76,6 +81,15 @@ pub(super) struct Launch {
     pub(super) data_dir: PathBuf,
     pub(super) identity: Option<Identity>,
     pub(super) epoch: Option<Epoch>,
+}
+
+/// Standing orders: they hold until others come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Orders {
+    #[serde(default)]
+    pub(super) messenger: Option<Messenger>,
+    #[serde(default)]
+    pub(super) watchdog: Option<WatchdogOrder>,
 }
 
 /// The user a postmaster becomes.
@@ -114,6 +128,11 @@ pub(super) struct Told {
     pub(super) armed: Option<(Epoch, Moment)>,
     #[serde(default)]
     pub(super) heartbeat: u64,
+    /// What this guard understands beyond the protocol's first shape: 1 has standing orders.
+    #[serde(default)]
+    pub(super) level: u32,
+    #[serde(default)]
+    pub(super) watchdog: WatchdogState,
 }
 
 impl Told {

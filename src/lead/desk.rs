@@ -29,6 +29,7 @@ struct Inner {
     known: Revision,
     held: (Epoch, Moment),
     ttl: (u64, Moment),
+    sync: (u64, Moment),
     withheld: Option<Epoch>,
     standing: Standing,
 }
@@ -46,10 +47,44 @@ impl Inner {
             self.held = (state.epoch, now);
             self.withheld = None;
         }
+        if self.sync.0 != state.sync.serial {
+            self.sync = (state.sync.serial, now);
+        }
         if self.ttl.0 != state.ttl_ms {
             self.ttl = (state.ttl_ms, now);
         }
         true
+    }
+
+    /// Which standbys move, by the primary's word: they have what it had when it reported last, or more than they had
+    /// then. One that is connected and stands still holds commits as surely as one that is gone.
+    fn note_streams(&mut self, report: &Report, state: &State, now: Moment) {
+        let holder = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| *holder == report.member());
+        let Some((holder, epoch)) = holder else { return };
+        let before = self
+            .heard
+            .get(holder)
+            .and_then(|heard| heard.report.postgres.clone());
+        let (Some(before), Some(present)) = (before, &report.postgres) else {
+            return;
+        };
+        let moving = present.senders.iter().filter(|sender| {
+            let earlier = before.senders.iter().find(|earlier| earlier.name == sender.name);
+            let advanced = earlier.is_some_and(|earlier| sender.flushed > earlier.flushed);
+            sender.streaming && (advanced || sender.flushed >= before.location)
+        });
+        for sender in moving {
+            let found = self
+                .heard
+                .iter_mut()
+                .find(|(name, _)| name.as_str().eq_ignore_ascii_case(&sender.name));
+            if let Some((_, heard)) = found.filter(|(_, heard)| streams(&heard.report, epoch)) {
+                heard.streamed_at = now;
+            }
+        }
     }
 }
 
@@ -110,7 +145,13 @@ impl Desk {
     }
 
     /// Stores a report. Answers the peer address of another live node of the same name, whose report it keeps.
-    pub fn hear(&self, report: Report, state: &State, settings: &Settings, now: Moment) -> Option<String> {
+    pub fn hear(
+        &self,
+        mut report: Report,
+        state: &State,
+        settings: &Settings,
+        now: Moment,
+    ) -> Option<String> {
         let mut inner = self.lock();
         let name = report.member().clone();
         let old = inner.heard.get(&name);
@@ -125,6 +166,9 @@ impl Desk {
         }
         let ended =
             |report: &Report| matches!(report.tenure, Tenure::Ended { epoch, .. } if epoch == state.epoch);
+        if let Some(old) = old.filter(|old| ended(&old.report)) {
+            stay_ended(&old.report.tenure, &mut report.tenure, state.epoch);
+        }
         let first_said = old.filter(|old| ended(&old.report)).and_then(|old| old.ended_at);
         let ended_at = ended(&report).then(|| first_said.unwrap_or(now));
         let important = old.is_none_or(|old| differs(&old.report, &report));
@@ -140,11 +184,8 @@ impl Desk {
         } else {
             old.map_or(now, |old| old.followed_at)
         };
-        let streamed_at = if streams(&report, state.epoch) {
-            now
-        } else {
-            old.map_or(Moment(0), |old| old.streamed_at)
-        };
+        let streamed_at = old.map_or(Moment(0), |old| old.streamed_at);
+        inner.note_streams(&report, state, now);
         inner.heard.insert(
             name,
             Heard {
@@ -220,6 +261,7 @@ impl Desk {
                 .map(|(_, at)| at),
             held_since: inner.held.1,
             ttl_since: inner.ttl.1,
+            sync_since: inner.sync.1,
             voters,
         };
         let (rule, verdict) = rules::plan(&view);
@@ -259,6 +301,22 @@ impl Desk {
     }
 }
 
+/// The end of an epoch is final, whoever said it: a daemon that was stopped when its guard fenced it may wake up and
+/// send what it knew before.
+fn stay_ended(said: &Tenure, new: &mut Tenure, epoch: Epoch) {
+    match (said, &mut *new) {
+        (
+            Tenure::Ended { end, .. },
+            Tenure::Ended {
+                epoch: of, end: read, ..
+            },
+        ) if *of == epoch => {
+            *read = read.or(*end);
+        }
+        _ => new.clone_from(said),
+    }
+}
+
 /// Whether an act ends the present epoch.
 fn moves(act: &Act) -> bool {
     matches!(
@@ -277,7 +335,7 @@ fn differs(old: &Report, new: &Report) -> bool {
         let postgres = report.postgres.as_ref();
         (
             report.tenure.clone(),
-            (report.promise, report.synced),
+            (report.promise, report.synced, report.primary_answers),
             report.info.clone(),
             report.unpromotable.clone(),
             postgres.map(|p| {

@@ -1,7 +1,7 @@
 //! The one lock: which lease is granted, which is withheld and until when, which report counts.
 
 use super::*;
-use crate::cluster::{Incarnation, Outcome, WalEnd, apply};
+use crate::cluster::{Incarnation, Lsn, Outcome, Timeline, WalEnd, apply};
 use crate::decide::script::World;
 
 const VOTE: Vote = Vote { term: 3, node: 1 };
@@ -121,11 +121,13 @@ fn only_a_leader_grants_or_judges() {
 #[test]
 fn an_ended_epoch_is_never_leased_again() {
     let office = Office::open();
-    office.end(FIRST);
-    assert_eq!(office.grant("a", FIRST), None);
     // An end of an older epoch is no news: the holder said it before it was given this one.
     office.end(Epoch(0));
     assert!(office.grant("a", FIRST).is_some());
+    office.end(FIRST);
+    assert_eq!(office.grant("a", FIRST), None);
+    office.end(Epoch(0));
+    assert_eq!(office.grant("a", FIRST), None, "nothing takes it back");
 }
 
 #[test]
@@ -250,20 +252,77 @@ fn each_grant_postpones_a_move_and_a_grant_of_another_epoch_does_not() {
 fn an_old_report_of_the_same_run_is_ignored_and_one_of_a_new_run_is_not() {
     let mut office = Office::open();
     office.pass(1_000);
-    office.end(FIRST);
-    let late = |report: &mut Report| report.sent_at = Moment(report.sent_at.0 - 1);
-    office.hear("a", late);
-    assert_eq!(
-        office.grant("a", FIRST),
-        None,
-        "the end was said later than this was sent"
+    let trouble = |office: &Office| office.desk.lock().heard[&"a".into()].report.unpromotable.clone();
+    office.hear("a", |report| report.unpromotable = Some("tired".to_owned()));
+    office.hear("a", |report| report.sent_at = Moment(report.sent_at.0 - 1));
+    assert!(
+        trouble(&office).is_some(),
+        "that was said later than this was sent"
     );
     // The clock of a machine that was rebooted begins anew.
     office.hear("a", |report| {
         report.run = 9;
         report.sent_at = Moment(1);
     });
-    assert!(office.grant("a", FIRST).is_some());
+    assert_eq!(trouble(&office), None);
+}
+
+#[test]
+fn the_end_of_an_epoch_stays_said_whatever_a_daemon_that_wakes_up_sends() {
+    let mut office = Office::open();
+    office.pass(1_000);
+    // The guard's messenger: another run, sent while the daemon was stopped.
+    office.hear("a", |report| {
+        report.run = 77;
+        report.tenure = Tenure::Ended {
+            epoch: FIRST,
+            end: None,
+            why: "fenced".to_owned(),
+        };
+    });
+    let said = office.world.now;
+    for run in [0, 9] {
+        office.pass(10);
+        office.hear("a", |report| report.run = run);
+        assert_eq!(
+            office.grant("a", FIRST),
+            None,
+            "what the daemon knew before it was stopped"
+        );
+        office.hear("a", |report| {
+            report.run = run;
+            report.tenure = Tenure::None;
+        });
+        let inner = office.desk.lock();
+        let heard = &inner.heard[&"a".into()];
+        assert_eq!(heard.ended_at, Some(said));
+        assert!(matches!(heard.report.tenure, Tenure::Ended { epoch: FIRST, .. }));
+    }
+    // What the daemon adds is welcome, and is not lost again.
+    let end = WalEnd {
+        timeline: Timeline(1),
+        lsn: Lsn(500),
+    };
+    for end_said in [Some(end), None] {
+        office.pass(10);
+        office.hear("a", |report| {
+            report.run = 9;
+            report.tenure = Tenure::Ended {
+                epoch: FIRST,
+                end: end_said,
+                why: "PostgreSQL is gone".to_owned(),
+            };
+        });
+        let inner = office.desk.lock();
+        let tenure = &inner.heard[&"a".into()].report.tenure;
+        assert!(matches!(tenure, Tenure::Ended { end: known, .. } if *known == Some(end)));
+    }
+    office.world.state.epoch = Epoch(2);
+    office.hear("a", |report| report.run = 9);
+    assert!(matches!(
+        office.desk.lock().heard[&"a".into()].report.tenure,
+        Tenure::Holding { .. }
+    ));
 }
 
 #[test]

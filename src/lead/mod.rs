@@ -19,4 +19,4 @@ mod run;
 
 pub use desk::Desk;
 pub use inbox::Mailroom;
-pub use run::{run, watch_lead, watch_state};
+pub use run::{is_stuck, run, watch_lead, watch_state};

@@ -35,6 +35,7 @@ pub async fn run(
     let mut last_line = String::new();
     let mut handed_over = Moment(0);
     let mut poked = Moment(0);
+    let mut stuck_since: Option<Moment> = None;
     loop {
         // Timing out is the normal case: the tick.
         let tick = if status.borrow().lead.is_some() {
@@ -74,6 +75,12 @@ pub async fn run(
             }
             Verdict::Stand(_) => {
                 let at = clock::now();
+                if !is_stuck(judgement.rule) {
+                    stuck_since = None;
+                } else if at.since(*stuck_since.get_or_insert(at)) > HAND_OVER_EVERY_MS {
+                    stuck_since = None;
+                    let_another_try(&group, at).await;
+                }
                 if judgement.rule == "healthy" && at.since(handed_over) > HAND_OVER_EVERY_MS {
                     handed_over = step_aside(&me, &group, &now, at, handed_over).await;
                 }
@@ -164,6 +171,33 @@ fn poke(group: &Group) {
                 )
                 .await;
         });
+    }
+}
+
+/// Whether the leader waits for words that it may never hear while another voter does: a permanent cut between two of
+/// three nodes must not keep the third from being asked.
+pub fn is_stuck(rule: &str) -> bool {
+    matches!(rule, "unprovable" | "proof-wanting" | "nobody")
+}
+
+async fn let_another_try(group: &Group, now: Moment) {
+    let status = group.status().borrow().clone();
+    let level: Vec<u64> = status
+        .peers_level
+        .iter()
+        .filter(|(id, level)| *level && *id != status.id)
+        .map(|(id, _)| *id)
+        .collect();
+    let turn = usize::try_from(now.0)
+        .unwrap_or(0)
+        .checked_rem(level.len())
+        .unwrap_or(0);
+    let Some(to) = level.get(turn) else { return };
+    if group.hand_over(*to).await.is_ok() {
+        tracing::info!(
+            to,
+            "handed Raft's lead to another node, which may hear what this one does not"
+        );
     }
 }
 

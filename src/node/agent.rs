@@ -1,9 +1,11 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
 use super::data::Holdings;
-use super::hands::Hands;
+use super::fitness::Fitness;
+use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
+use super::lookout::Lookout;
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
@@ -22,6 +24,8 @@ use tokio::sync::{oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(100);
+/// What was heard of a primary longer ago says nothing of it.
+const STALE_MS: u64 = 3_000;
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// PostgreSQL gets this long to end its children when it is stopped past its guard.
@@ -89,6 +93,9 @@ pub struct Agent {
     pub(super) promise: Option<Promise>,
     /// The newest change of the synchronous set that is proved.
     pub(super) synced: Option<Synced>,
+    /// Whether a primary whose daemon is silent still serves.
+    pub(super) lookout: Lookout,
+    pub(super) primary_answers: Option<bool>,
     /// The epoch that is over here, and why.
     pub(super) ended: Option<(Epoch, String)>,
     /// A checkpoint has completed since the promotion.
@@ -100,7 +107,15 @@ pub struct Agent {
     /// Since when the standby is without its stream although its primary is well.
     pub(super) adrift_since: Option<Moment>,
     /// What this postmaster was last configured with.
-    pub(super) configured: Option<(Option<Endpoint>, Arc<Settings>)>,
+    pub(super) configured: Option<Wanted>,
+    /// The running server had no synchronous names before the present ones.
+    pub(super) nameless: bool,
+    /// The proof under way; beside the one job, because it may wait for standbys that the job serves.
+    pub(super) proof: Option<Job>,
+    /// The epoch whose first proof is there: clients may come.
+    pub(super) barrier: Option<Epoch>,
+    /// When this node learnt of the epoch in force.
+    pub(super) epoch_since: (Epoch, Moment),
     pub(super) slots: Vec<MemberName>,
     /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
@@ -116,6 +131,7 @@ pub struct Agent {
     pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) unpromotable: Option<(String, Moment)>,
+    pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
     pub(super) duty: Duty,
@@ -144,7 +160,10 @@ impl Agent {
             running = Some(epoch);
             tracing::info!("taking over the running PostgreSQL, primary of epoch {epoch}");
         }
+        let section = parts.config.postgresql.as_ref();
+        let dirs = section.map(|section| vec![section.data_dir.clone(), section.data_dir.join("pg_wal")]);
         let agent = Self {
+            fitness: Fitness::new(dirs.unwrap_or_default()),
             me: parts.config.name.clone(),
             parts,
             guard,
@@ -155,12 +174,18 @@ impl Agent {
             risen: None,
             promise: None,
             synced: None,
+            lookout: Lookout::new(),
+            primary_answers: None,
             ended: None,
             checkpointed: None,
             streamed_in: None,
             timeline_seen: None,
             adrift_since: None,
             configured: None,
+            nameless: true,
+            proof: None,
+            barrier: None,
+            epoch_since: (Epoch(0), Moment(0)),
             slots: Vec::new(),
             rewound: None,
             unconfirmed_since: None,
@@ -208,12 +233,14 @@ impl Agent {
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
         let mut poke = self.parts.poke.clone();
+        let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
         loop {
             self.guard = guard.borrow_and_update().clone();
             self.probed = probed.borrow_and_update().clone();
             state.mark_unchanged();
             word.mark_unchanged();
+            knocked.mark_unchanged();
             self.pass()?;
             if self.leaving && self.may_go(&mut gone_at) {
                 break;
@@ -224,9 +251,15 @@ impl Agent {
                 Ok(()) = probed.changed() => {}
                 Ok(()) = state.changed() => {}
                 Ok(()) = word.changed() => {}
+                Ok(()) = knocked.changed() => {}
                 Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
+                        self.settle(&purpose, done)?;
+                    }
+                }
+                done = finished(&mut self.proof) => {
+                    if let Some(purpose) = self.proof.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;
                     }
                 }
@@ -265,6 +298,7 @@ impl Agent {
         }
         self.postmaster
             .send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
+        self.look_at_fitness(now);
         self.take_in(now)?;
         let state = self.parts.state.borrow().clone();
         self.duty = self.judge(&state, now);
@@ -343,6 +377,10 @@ impl Agent {
             self.caught_up = true;
             self.parts.ledger.first_sight(state.epoch)?;
         }
+        if self.epoch_since.0 != state.epoch {
+            self.epoch_since = (state.epoch, now);
+        }
+        self.primary_answers = self.look_out(&state, &word, now);
         self.note_standby(&state, now);
         self.note_reached(&state)?;
         self.unconfirmed_since = if state.is_confirmed() {
@@ -391,6 +429,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Only where a silent primary would be fenced before its lease is over.
+    fn look_out(&mut self, state: &State, word: &Word, now: Moment) -> Option<bool> {
+        let (holder, _) = state
+            .primacy
+            .held()
+            .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
+        let endpoint = state.member(holder)?.info.postgres.clone()?;
+        let age_ms = seen.age_ms + now.since(word.at);
+        self.lookout.look(&endpoint, age_ms, now)
+    }
+
     fn judge(&self, state: &State, now: Moment) -> Duty {
         if self.parts.hands.is_none() {
             return Duty::Rest("a witness only votes".to_owned());
@@ -431,11 +481,19 @@ impl Agent {
                 now.since(since) / 1_000
             ));
         }
+        if let Some(why) = self.must_give_way() {
+            return Duty::Fence(why);
+        }
+        if self.risen.is_some()
+            && let Some(why) = self.parts.hands.as_ref().and_then(Hands::watchdog_lost)
+        {
+            return Duty::Fence(why);
+        }
         duty::duty(state, &local, now)
     }
 
     /// A serving primary that does not answer SQL for `primary_hang_timeout`.
-    fn hung_since(&self, now: Moment) -> Option<Moment> {
+    pub(super) fn hung_since(&self, now: Moment) -> Option<Moment> {
         let limit = self.parts.settings.borrow().primary_hang_timeout_ms;
         let since = self.probed.failing_since?;
         (limit > 0 && self.risen.is_some() && now.since(since) > limit).then_some(since)
@@ -450,6 +508,9 @@ impl Agent {
             return None;
         }
         let position = seen.report.postgres.as_ref()?.location?;
+        if seen.age_ms + clock::now().since(word.at) > STALE_MS {
+            return None;
+        }
         // The report itself may be as old as one probe more.
         let age_ms = seen.age_ms + 2 * self.parts.settings.borrow().report_interval_ms;
         Some((

@@ -2,7 +2,7 @@
 
 use super::ledger::{Doing, Ledger, LedgerError};
 use crate::clock;
-use crate::cluster::{Fork, Moment, Timeline, WalEnd};
+use crate::cluster::{Fork, Incarnation, Moment, Timeline, WalEnd};
 use crate::decide::duty::Data;
 use crate::postgres::DataDir;
 
@@ -91,6 +91,15 @@ impl Holdings {
 /// Notes in the ledger that work begins which must not be mistaken for finished.
 pub fn begin(ledger: &mut Ledger, doing: Doing) -> Result<(), LedgerError> {
     ledger.change(|facts| facts.doing = Some(doing))
+}
+
+/// The same for work that makes another copy of the data: what the old one acknowledged is forgotten from here on, and
+/// an interrupted attempt must not speak for it either.
+pub fn begin_anew(ledger: &mut Ledger, doing: Doing, copy: Incarnation) -> Result<(), LedgerError> {
+    ledger.change(|facts| {
+        facts.doing = Some(doing);
+        facts.incarnation = Some(copy);
+    })
 }
 
 /// Notes that it ended well.

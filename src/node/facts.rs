@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use crate::cluster::{
     Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, RaftFacts,
-    Report, Role, Seen, State, Tenure, command,
+    Report, Role, Seen, Sender, State, Tenure, WalSender, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Data, Duty, Process};
@@ -60,21 +60,28 @@ impl Agent {
         Report {
             promise: self.promise,
             synced: self.synced,
+            primary_answers: self.primary_answers,
             info: info(config, self.parts.group.id(), incarnation),
             run: self.parts.run,
             sent_at: now,
             revision: state.revision,
-            tenure: self.tenure(state),
+            tenure: self.tenure(state, now),
             postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
-            unpromotable: self.unpromotable.as_ref().map(|(why, _)| why.clone()),
+            unpromotable: self.why_unpromotable(now),
             activity: self.activity(),
-            offer: self.offer(state),
+            offer: self.offer(state, now),
         }
     }
 
+    fn why_unpromotable(&self, now: Moment) -> Option<String> {
+        let tried = self.unpromotable.as_ref().map(|(why, _)| why.clone());
+        let unfit = self.fitness.unfit(now).or(tried);
+        unfit.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
+    }
+
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
-    fn tenure(&self, state: &State) -> Tenure {
-        let Some((holder, epoch)) = state.primacy.held() else {
+    fn tenure(&self, state: &State, now: Moment) -> Tenure {
+        let Some((holder, epoch)) = state.primacy.last() else {
             return Tenure::None;
         };
         if *holder != self.me || !self.caught_up {
@@ -97,7 +104,7 @@ impl Agent {
             .to_owned();
         match self.process() {
             // The end of the log is part of the last word, so that waits until it was read.
-            Process::Down if self.end_is_known() => Tenure::Ended {
+            Process::Down if self.end_is_known(now) => Tenure::Ended {
                 epoch,
                 end: self.holdings.end,
                 why,
@@ -111,16 +118,18 @@ impl Agent {
         }
     }
 
-    fn end_is_known(&self) -> bool {
+    fn end_is_known(&self, now: Moment) -> bool {
         let nothing_there = matches!(self.holdings.data, Data::Absent | Data::Broken(_));
-        self.holdings.end.is_some() || nothing_there || self.unreadable >= UNREADABLE_AFTER
+        let end = self.holdings.end.is_some() || nothing_there || self.unreadable >= UNREADABLE_AFTER;
+        end && self.fitness.is_known(now)
     }
 
-    fn offer(&self, state: &State) -> Option<Offer> {
+    fn offer(&self, state: &State, now: Moment) -> Option<Offer> {
         let config = &self.parts.config;
         let ready = state.system_id.is_none()
             && config.postgresql.is_some()
             && config.bootstrap.allow
+            && self.why_unpromotable(now).is_none()
             && self.caught_up
             && (self.holdings.end.is_some() || self.holdings.system_id().is_none())
             && self.holdings.data != crate::decide::duty::Data::Unknown;
@@ -215,6 +224,7 @@ impl Agent {
                 .map(|(_, epoch)| epoch);
         } else {
             report.location = probe.location;
+            report.senders = probe.walsenders.iter().map(sender).collect();
             report.checkpointed = self.checkpointed.is_some() && self.checkpointed == self.running;
         }
         report
@@ -250,7 +260,7 @@ impl Agent {
             members_at: word.at,
             report,
             lease: LeaseFacts { epoch, until },
-            gate_open: serving && writable,
+            gate_open: serving && writable && self.gate_is_open(state, now),
             raft: self.raft_facts(state),
             walsenders: probe
                 .as_ref()
@@ -304,6 +314,15 @@ impl Agent {
     }
 }
 
+fn sender(walsender: &WalSender) -> Sender {
+    Sender {
+        name: walsender.application_name.clone(),
+        streaming: walsender.state == "streaming",
+        flushed: walsender.flushed,
+        sync_state: walsender.sync_state.clone(),
+    }
+}
+
 /// What the leader should hear of at once.
 fn gist(report: &Report) -> impl PartialEq + use<> {
     let postgres = report.postgres.as_ref().map(|p| {
@@ -313,6 +332,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
     (
         report.info.clone(),
         report.tenure.clone(),
+        (report.promise, report.synced, report.primary_answers),
         postgres,
         report.unpromotable.clone(),
         report.offer.clone(),

@@ -2,13 +2,25 @@
 
 use crate::cluster::{MemberName, Settings};
 use crate::config::{self, Config, Effective, PostgresConfig};
-use crate::guard::{Guard, StartSpec};
+use crate::guard::{Guard, StartSpec, WatchdogState};
 use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
+use nix::unistd::{AccessFlags, access};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A living guard takes a deadline within a millisecond.
 const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
+
+/// What PostgreSQL's configuration shall say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Dynamic configuration.
+    pub settings: Arc<Settings>,
+    /// Whom to stream from.
+    pub upstream: Option<Upstream>,
+    /// `synchronous_standby_names`; `None` in asynchronous mode.
+    pub names: Option<String>,
+}
 
 /// Everything that touches the local PostgreSQL.
 #[derive(Clone)]
@@ -26,7 +38,15 @@ pub struct Hands {
 impl Hands {
     /// Checks programs, version and ownership; touches nothing.
     pub fn check(config: &Config, section: &PostgresConfig) -> Result<(), postgres::PostgresError> {
-        Postgres::new(setup(config, section)).map(|_| ())
+        Self::programs(config, section).map(|_| ())
+    }
+
+    /// PostgreSQL's programs and files alone.
+    pub(super) fn programs(
+        config: &Config,
+        section: &PostgresConfig,
+    ) -> Result<Postgres, postgres::PostgresError> {
+        Postgres::new(setup(config, section))
     }
 
     /// Checks the same again and joins it with the guard.
@@ -53,14 +73,14 @@ impl Hands {
     }
 
     /// Writes PostgreSQL's configuration files.
-    pub async fn configure(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
-        self.write_conf(settings, upstream).await
+    pub async fn configure(&self, wanted: &Wanted) -> Result<(), String> {
+        self.write_conf(wanted).await
     }
 
     /// The same for a new database cluster: `bootstrap.pg_hba` is added to what initdb wrote, as Patroni does.
-    pub async fn configure_first(&self, settings: &Settings) -> Result<(), String> {
-        self.configure(settings, None).await?;
-        let replaced = self.effective(settings).pg_hba.is_some();
+    pub async fn configure_first(&self, wanted: &Wanted) -> Result<(), String> {
+        self.configure(wanted).await?;
+        let replaced = self.effective(&wanted.settings).pg_hba.is_some();
         if !replaced && !self.config.bootstrap.pg_hba.is_empty() {
             let lines = self.config.bootstrap.pg_hba.clone();
             self.postgres.append_hba(&lines).map_err(|why| why.to_string())?;
@@ -68,8 +88,8 @@ impl Hands {
         Ok(())
     }
 
-    async fn write_conf(&self, settings: &Settings, upstream: Option<Upstream>) -> Result<(), String> {
-        let effective = self.effective(settings);
+    async fn write_conf(&self, wanted: &Wanted) -> Result<(), String> {
+        let effective = self.effective(&wanted.settings);
         for name in &effective.dropped {
             tracing::warn!(
                 "parameter {name} is unknown to PostgreSQL {} and left out",
@@ -81,7 +101,8 @@ impl Hands {
             recovery: effective.recovery,
             hba: effective.pg_hba,
             ident: effective.pg_ident,
-            upstream,
+            upstream: wanted.upstream.clone(),
+            names: wanted.names.clone(),
         };
         self.postgres
             .write_conf(&conf)
@@ -96,6 +117,10 @@ impl Hands {
         settings: &Settings,
         epoch: Option<crate::cluster::Epoch>,
     ) -> Result<i32, String> {
+        if let Some(why) = config::start_race(settings, self.postgres.version().num) {
+            tracing::warn!("{why}");
+        }
+        self.postgres.await_reaped().await;
         let effective = self.effective(settings);
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {
@@ -109,14 +134,47 @@ impl Hands {
         self.guard.start(spec).await.map_err(|why| why.to_string())
     }
 
+    /// Why a running primary must step down where a watchdog is required. One that is not armed yet, under a daemon
+    /// that has just taken over, is none of the reasons.
+    pub fn watchdog_lost(&self) -> Option<String> {
+        let state = self.guard.watch().borrow().watchdog;
+        matches!(state, WatchdogState::Unusable(_))
+            .then(|| self.watchdog_trouble(true))
+            .flatten()
+    }
+
     /// Waits until the guard itself says that it enforces the deadline of `epoch`: nothing may be writable before.
     pub async fn enforced(&self, epoch: crate::cluster::Epoch) -> Result<(), String> {
         let mut watch = self.guard.watch();
         let armed = watch.wait_for(|state| state.armed.is_some_and(|(of, _)| of == epoch));
         match tokio::time::timeout(ENFORCED_WITHIN, armed).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => self.watchdog_trouble(true).map_or(Ok(()), Err),
             _ => Err("the guard did not take the deadline in time".to_owned()),
         }
+    }
+
+    /// Why this node may not be primary, where a watchdog is required: it cannot be used, or, once the deadline of an
+    /// epoch stands (`armed`), it does not run. Looks at the device only: opening it would start it.
+    pub fn watchdog_trouble(&self, armed: bool) -> Option<String> {
+        let watchdog = &self.config.watchdog;
+        if watchdog.mode != config::WatchdogMode::Required {
+            return None;
+        }
+        let state = self.guard.watch().borrow().clone();
+        let why = match state.watchdog {
+            _ if !state.takes_orders => "the guard that runs is of an older version".to_owned(),
+            WatchdogState::Unusable(why) => why.to_string(),
+            WatchdogState::Armed { .. } => return None,
+            WatchdogState::Off if armed => "it is not armed".to_owned(),
+            WatchdogState::Off => match access(&watchdog.device, AccessFlags::W_OK) {
+                Ok(()) => return None,
+                Err(errno) => format!("it cannot be used: {}", errno.desc()),
+            },
+        };
+        Some(format!(
+            "watchdog {} is required, but {why}",
+            watchdog.device.display()
+        ))
     }
 
     /// Whether every process of the data directory is gone within `patience`.
@@ -171,6 +229,7 @@ impl Hands {
             host: endpoint.host.clone(),
             port: endpoint.port,
             slot,
+            alias: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One long piece of work on PostgreSQL, run beside the node loop: at most one at a time, dropped when duty changes.
 
-use crate::cluster::{Epoch, Incarnation, WalEnd};
+use crate::cluster::{Epoch, Incarnation, Promise, Synced, WalEnd};
 use crate::postgres::DataDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +24,10 @@ pub enum Purpose {
     Configure,
     /// What a serving primary owes: checkpoint, slots.
     Chores,
+    /// Keep the promise of this epoch, and read where the log ends.
+    Promise(Epoch),
+    /// Prove that the synchronous standbys have everything.
+    Prove(Synced),
     /// What a standby need not keep from its time as primary.
     Tidy,
     /// Stop at once.
@@ -54,6 +58,10 @@ pub enum Done {
     Risen(Epoch),
     /// It could not be; what was started has been stopped again.
     NotRisen(Epoch, String),
+    /// A promise is kept.
+    Promised(Promise),
+    /// A change of the synchronous standbys is proved.
+    Proved(Synced),
     /// Something without a result succeeded.
     Good,
     /// The data was copied: which copy this is now.

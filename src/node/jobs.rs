@@ -1,18 +1,19 @@
 //! The jobs themselves: straight sequences of acts on PostgreSQL, each with its deadline and its clean-up.
 
-use super::hands::Hands;
+use super::hands::{Hands, Wanted};
 use super::job::{Done, Job, Purpose};
 use crate::clock;
-use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Settings, Timeline};
-use crate::postgres::{Probe, Upstream};
+use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Promise, Settings, Synced, Timeline};
+use crate::postgres::{Probe, Proof};
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often a server that starts or promotes is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_millis(5);
+/// A stream that was told to end ends within a tenth of a second.
+const STREAM_END_MS: u64 = 5_000;
 /// How long PostgreSQL gets to end its children by itself before everything is killed.
 const IMMEDIATE: Duration = Duration::from_millis(100);
 
@@ -68,19 +69,19 @@ pub async fn read_end(hands: Hands, hint: Option<crate::cluster::Lsn>) -> Done {
 }
 
 /// Starts as a standby of `upstream`, or of nobody yet.
-pub async fn standby(hands: Hands, settings: Arc<Settings>, upstream: Option<Upstream>) -> Done {
+pub async fn standby(hands: Hands, wanted: Wanted) -> Done {
     let work = async {
-        hands.configure(&settings, upstream).await?;
+        hands.configure(&wanted).await?;
         hands.postgres.set_standby_signal(true).map_err(text)?;
-        hands.start(&settings, None).await.map(|_| ())
+        hands.start(&wanted.settings, None).await.map(|_| ())
     };
     good(work.await)
 }
 
 /// Writes the configuration of a running server and has it read.
-pub async fn configure(hands: Hands, settings: Arc<Settings>, upstream: Option<Upstream>) -> Done {
+pub async fn configure(hands: Hands, wanted: Wanted) -> Done {
     let work = async {
-        hands.configure(&settings, upstream).await?;
+        hands.configure(&wanted).await?;
         hands.session.reload().await.map_err(text)
     };
     good(work.await)
@@ -155,15 +156,20 @@ fn patience(settings: &Settings) -> Moment {
 /// Promotes the running standby to `target`, and makes sure that it is on that timeline and no other.
 pub async fn promote(
     hands: Hands,
-    settings: Arc<Settings>,
+    wanted: Wanted,
     epoch: Epoch,
-    current: Timeline,
-    target: Timeline,
+    (current, target): (Timeline, Timeline),
+    slots: Vec<MemberName>,
 ) -> Done {
     let work = async {
+        if wanted.names.is_some() {
+            // Who acknowledges is in force before anything can be written.
+            hands.configure(&wanted).await?;
+            hands.session.reload().await.map_err(text)?;
+        }
         hands.postgres.reserve_timelines(current, target).map_err(text)?;
         hands.session.promote().await.map_err(text)?;
-        let probe = until(&hands, patience(&settings), "the end of recovery", |p| {
+        let probe = until(&hands, patience(&wanted.settings), "the end of recovery", |p| {
             !p.in_recovery
         })
         .await?;
@@ -173,17 +179,20 @@ pub async fn promote(
                 probe.timeline
             ));
         }
+        // Nobody can follow without its slot, and commits may be waiting for who follows.
+        hands.session.ensure_slots(&slots).await.map_err(text)?;
         hands.postgres.set_standby_signal(true).map_err(text)
     };
     rise(hands.clone(), epoch, work).await
 }
 
 /// Starts the stopped primary again.
-pub async fn restart(hands: Hands, settings: Arc<Settings>, epoch: Epoch) -> Done {
+pub async fn restart(hands: Hands, wanted: Wanted, epoch: Epoch) -> Done {
     let work = async {
-        hands.configure(&settings, None).await?;
+        hands.configure(&wanted).await?;
+        let settings = &wanted.settings;
         let bound = clock::now().plus(settings.primary_start_timeout_s.saturating_mul(1_000));
-        serve_from_disk(&hands, &settings, epoch, bound).await
+        serve_from_disk(&hands, settings, epoch, bound).await
     };
     rise(hands.clone(), epoch, work).await
 }
@@ -209,15 +218,16 @@ async fn serve_from_disk(
 }
 
 /// Creates the database cluster (or takes the one that is there), its roles and its first configuration.
-pub async fn bootstrap(hands: Hands, settings: Arc<Settings>, epoch: Epoch, create: bool) -> Done {
+pub async fn bootstrap(hands: Hands, wanted: Wanted, epoch: Epoch, create: bool) -> Done {
     let work = async {
+        let settings = &wanted.settings;
         if create {
             hands.initdb().await?;
-            hands.configure_first(&settings).await?;
+            hands.configure_first(&wanted).await?;
         } else {
-            hands.configure(&settings, None).await?;
+            hands.configure(&wanted).await?;
         }
-        serve_from_disk(&hands, &settings, epoch, patience(&settings)).await?;
+        serve_from_disk(&hands, settings, epoch, patience(settings)).await?;
         hands.create_roles(create).await
     };
     rise(hands.clone(), epoch, work).await
@@ -240,8 +250,45 @@ pub async fn tidy(hands: Hands, others: Vec<MemberName>) -> Done {
     good(hands.session.drop_slots(&others).await.map_err(text))
 }
 
+/// Ends the stream of a standby for good, and reads where its log ends then. The promise itself is in the ledger; here
+/// PostgreSQL is made to keep it, also through restarts that nobody of ours sees.
+pub async fn promise(hands: Hands, wanted: Wanted, epoch: Epoch, running: bool) -> Done {
+    let work = async {
+        hands.configure(&wanted).await?;
+        let mut hint = None;
+        if running {
+            hands.session.reload().await.map_err(text)?;
+            let bound = clock::now().plus(STREAM_END_MS);
+            let probe = until(&hands, bound, "the end of the stream", |probe| {
+                probe.in_recovery && probe.wal_receiver.is_none()
+            })
+            .await?;
+            hint = probe.replayed;
+        }
+        let end = hands.postgres.wal_end(hint).await.map_err(text)?;
+        end.ok_or_else(|| "the end of its log could not be read".to_owned())
+    };
+    match work.await {
+        Ok(end) => Done::Promised(Promise { epoch, end }),
+        Err(why) => Done::Failed(why),
+    }
+}
+
+/// Proves that the synchronous standbys have everything.
+pub async fn prove(hands: Hands, proof: Proof, synced: Synced) -> Done {
+    match hands.session.prove(&proof).await {
+        Ok(()) => Done::Proved(synced),
+        Err(why) => Done::Failed(text(why)),
+    }
+}
+
 /// Replaces the data by a copy of `from`'s; what was there is kept aside until the copy is complete.
-pub async fn clone(hands: Hands, from: Endpoint, progress: watch::Sender<Option<String>>) -> Done {
+pub async fn clone(
+    hands: Hands,
+    from: Endpoint,
+    copy: Incarnation,
+    progress: watch::Sender<Option<String>>,
+) -> Done {
     let work = async {
         let aside: Option<PathBuf> = hands.postgres.move_aside().map_err(text)?;
         hands.postgres.base_backup(&from, progress).await.map_err(text)?;
@@ -258,7 +305,7 @@ pub async fn clone(hands: Hands, from: Endpoint, progress: watch::Sender<Option<
         Ok(())
     };
     match work.await {
-        Ok(()) => Done::Cloned(new_incarnation()),
+        Ok(()) => Done::Cloned(copy),
         Err(why) => Done::Failed(why),
     }
 }

@@ -16,18 +16,24 @@
 //! same epoch.
 
 mod agent;
+pub mod charge;
 mod data;
+mod disk;
 mod facts;
+mod fitness;
 mod hands;
 mod job;
 mod jobs;
+pub mod last_word;
 pub mod ledger;
+mod lookout;
 pub mod machine;
 mod probe;
 pub mod reporter;
 mod settle;
 mod standby;
 mod steps;
+mod synchronous;
 pub mod tenancy;
 
 pub use agent::{Agent, AgentError, AgentParts};

@@ -88,6 +88,8 @@ impl Reporter {
             if self.tenancy.may_report(now) {
                 let mut report = Report::clone(&self.report.borrow());
                 report.sent_at = now;
+                let position = report.postgres.as_ref().and_then(|postgres| postgres.location);
+                self.tenancy.note_position(position);
                 if own {
                     let reply = self.mailroom.receive(report).await;
                     self.take(reply);

@@ -56,6 +56,7 @@ impl Agent {
             }
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
+                self.fitness.doubt(now);
                 self.trouble = Some(format!("could not become primary: {why}"));
                 self.unpromotable =
                     Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
@@ -70,11 +71,18 @@ impl Agent {
                 self.holdings = Holdings::default();
                 self.trouble = None;
             }
+            Done::Promised(promise) => {
+                // Should another promise have been made meanwhile, this one says nothing any more.
+                self.promise = Some(promise).filter(|kept| kept.epoch == self.parts.ledger.facts().promised);
+                self.configured = None;
+            }
+            Done::Proved(synced) => self.proved(synced),
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
                 if *purpose == Purpose::ReadEnd {
                     self.unreadable = self.unreadable.saturating_add(1);
                 }
+                self.fitness.doubt(now);
                 tracing::warn!("{what} failed: {why}");
                 self.trouble = Some(format!("{what} failed: {why}"));
                 self.retry_at.insert(what, now.plus(RETRY_MS));
@@ -139,6 +147,8 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Standby => "start",
         Purpose::Configure => "configure",
         Purpose::Chores => "chores",
+        Purpose::Promise(_) => "promise",
+        Purpose::Prove(_) => "prove",
         Purpose::Tidy => "tidy",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",

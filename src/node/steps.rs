@@ -6,7 +6,7 @@ use super::hands::Hands;
 use super::job::Purpose;
 use super::jobs;
 use super::ledger::Doing;
-use crate::cluster::{Epoch, MemberName, Moment, Origin, Role, State, Timeline};
+use crate::cluster::{Epoch, Member, MemberName, Moment, Origin, Role, State, Timeline};
 use crate::decide::duty::{Data, Duty, Process};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Agent {
         self.parts.hands.clone()
     }
 
-    fn may_try(&self, what: &'static str, now: Moment) -> bool {
+    pub(super) fn may_try(&self, what: &'static str, now: Moment) -> bool {
         self.retry_at.get(what).is_none_or(|at| now >= *at)
     }
 
@@ -34,6 +34,7 @@ impl Agent {
             return self.fence(hands, why);
         }
         self.drop_stale_job();
+        self.drop_stale_proof();
         if self.leftovers(now) && self.job.is_none() {
             return self.fence(hands, "processes of an ended PostgreSQL are left".to_owned());
         }
@@ -46,6 +47,9 @@ impl Agent {
         }
         // Also on the way out: where the log ends is part of a primary's last word.
         if self.look(&hands, now) || self.leaving {
+            return Ok(());
+        }
+        if self.is_held_back(now) {
             return Ok(());
         }
         match self.duty.clone() {
@@ -65,7 +69,7 @@ impl Agent {
                 self.serve(hands, epoch, state, now);
                 Ok(())
             }
-            Duty::Promise(_) => Ok(()),
+            Duty::Promise(epoch) => self.keep_promise(hands, epoch, state, now),
             Duty::Follow(_) | Duty::Stand if self.parts.ledger.facts().doing.is_some() => {
                 // Half-done work is looked at again before anything is started on it.
                 self.holdings = Holdings::default();
@@ -159,7 +163,7 @@ impl Agent {
         timeline: Option<Timeline>,
         state: &Arc<State>,
     ) -> Result<(), AgentError> {
-        let settings = self.parts.settings.borrow().clone();
+        let wanted = self.wanted(state, None);
         let up = matches!(self.process(), Process::Up(Some(Role::Replica)));
         let create = !matches!(self.holdings.data, Data::Present { .. });
         if origin == Origin::Bootstrap && create {
@@ -181,21 +185,23 @@ impl Agent {
         self.risen = None;
         self.trouble = None;
         self.ended = None;
-        self.configured = None;
+        self.nameless = wanted.names.as_ref().is_none_or(String::is_empty);
+        self.configured = Some(wanted.clone());
         // Another run of the server: its slots may have been dropped while it was a standby, or never made.
         self.slots.clear();
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
+                let slots = self.slots_for(state);
                 jobs::spawn(Purpose::Promote(epoch), |_| {
-                    jobs::promote(hands, settings, epoch, current, target)
+                    jobs::promote(hands, wanted, epoch, (current, target), slots)
                 })
             }
             (Origin::Restart, false, _) => {
-                jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, settings, epoch))
+                jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, wanted, epoch))
             }
             (Origin::Bootstrap, false, _) => jobs::spawn(Purpose::Bootstrap(epoch), |_| {
-                jobs::bootstrap(hands, settings, epoch, create)
+                jobs::bootstrap(hands, wanted, epoch, create)
             }),
             _ => {
                 // The server is not in the shape the epoch was given for: the epoch is spent, the leader decides anew.
@@ -245,29 +251,19 @@ impl Agent {
         if !self.may_try("chores", now) {
             return;
         }
-        let settings = self.parts.settings.borrow().clone();
-        if self
-            .configured
-            .as_ref()
-            .is_none_or(|(upstream, with)| upstream.is_some() || *with != settings)
-        {
-            let first = self.configured.is_none();
-            self.configured = Some((None, settings.clone()));
-            if !first {
-                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
-                    jobs::configure(hands, settings, None)
-                }));
-                return;
-            }
+        let wanted = self.wanted(state, None);
+        if self.configured.as_ref() != Some(&wanted) {
+            // A restarted daemon does not know what the server was told before.
+            let named = self.configured.as_ref().and_then(|known| known.names.as_ref());
+            self.nameless |= named.is_none_or(String::is_empty);
+            self.configured = Some(wanted.clone());
+            self.job = Some(jobs::spawn(Purpose::Configure, |_| {
+                jobs::configure(hands, wanted)
+            }));
+            return;
         }
-        let slots: Vec<MemberName> = state
-            .members
-            .values()
-            .filter(|member| {
-                member.info.name != self.me && !member.is_witness() && settings.postgresql.use_slots
-            })
-            .map(|member| member.info.name.clone())
-            .collect();
+        self.prove(&hands, epoch, state, now);
+        let slots = self.slots_for(state);
         let checkpoint = self.checkpointed != Some(epoch);
         if checkpoint || slots != self.slots {
             self.slots.clone_from(&slots);
@@ -277,8 +273,15 @@ impl Agent {
         }
     }
 
+    /// Whoever may stream from here has a slot.
+    fn slots_for(&self, state: &State) -> Vec<MemberName> {
+        let use_slots = self.parts.settings.borrow().postgresql.use_slots;
+        let has_slot = |member: &&Member| member.info.name != self.me && !member.is_witness() && use_slots;
+        let members = state.members.values().filter(has_slot);
+        members.map(|member| member.info.name.clone()).collect()
+    }
+
     fn follow(&mut self, hands: Hands, state: &State, now: Moment) {
-        let settings = self.parts.settings.borrow().clone();
         let Some((holder, _)) = state.primacy.held() else {
             return;
         };
@@ -288,22 +291,19 @@ impl Agent {
         else {
             return;
         };
-        let upstream = hands.upstream(&endpoint, &self.me, &settings);
-        let wanted = (Some(endpoint), settings.clone());
+        let wanted = self.wanted(state, Some(&endpoint));
         match self.process() {
             Process::Down if self.may_try("start", now) => {
                 self.parts.tenancy.stand_down();
-                self.configured = Some(wanted);
-                self.job = Some(jobs::spawn(Purpose::Standby, |_| {
-                    jobs::standby(hands, settings, Some(upstream))
-                }));
+                self.configured = Some(wanted.clone());
+                self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
             }
             Process::Up(Some(Role::Replica))
                 if self.configured.as_ref() != Some(&wanted) && self.may_try("configure", now) =>
             {
-                self.configured = Some(wanted);
+                self.configured = Some(wanted.clone());
                 self.job = Some(jobs::spawn(Purpose::Configure, |_| {
-                    jobs::configure(hands, settings, Some(upstream))
+                    jobs::configure(hands, wanted)
                 }));
             }
             Process::Up(Some(Role::Replica))
@@ -327,21 +327,16 @@ impl Agent {
         if self.process() != Process::Down || !self.may_try("start", now) {
             return;
         }
-        let settings = self.parts.settings.borrow().clone();
         let endpoint = state
             .primacy
             .held()
             .filter(|(holder, _)| **holder != self.me)
             .and_then(|(holder, _)| state.member(holder))
             .and_then(|member| member.info.postgres.clone());
-        let upstream = endpoint
-            .as_ref()
-            .map(|endpoint| hands.upstream(endpoint, &self.me, &settings));
+        let wanted = self.wanted(state, endpoint.as_ref());
         self.parts.tenancy.stand_down();
-        self.configured = Some((endpoint, settings.clone()));
-        self.job = Some(jobs::spawn(Purpose::Standby, |_| {
-            jobs::standby(hands, settings, upstream)
-        }));
+        self.configured = Some(wanted.clone());
+        self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
     }
 
     /// A running server is stopped cleanly first; then where its log ends is read from disk, and judged again.
@@ -376,7 +371,8 @@ impl Agent {
             return Ok(());
         };
         tracing::info!("rewinding: {why}");
-        data::begin(&mut self.parts.ledger, Doing::Rewind)?;
+        self.promise = None;
+        data::begin_anew(&mut self.parts.ledger, Doing::Rewind, jobs::new_incarnation())?;
         self.rewound = self.holdings.end;
         self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
         Ok(())
@@ -398,9 +394,11 @@ impl Agent {
             return Ok(());
         };
         tracing::info!("copying the data from {endpoint}: {why}");
-        data::begin(&mut self.parts.ledger, Doing::Clone)?;
+        let copy = jobs::new_incarnation();
+        self.promise = None;
+        data::begin_anew(&mut self.parts.ledger, Doing::Clone, copy)?;
         self.job = Some(jobs::spawn(Purpose::Clone, |progress| {
-            jobs::clone(hands, endpoint, progress)
+            jobs::clone(hands, endpoint, copy, progress)
         }));
         Ok(())
     }

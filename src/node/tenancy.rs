@@ -3,7 +3,7 @@
 //! Answers arm the guard right where they arrive, so that a slow pass of the node loop does not cost the lease;
 //! but a loop that has stood still is no longer spoken for: `may_report` goes false and renewal ends.
 
-use crate::cluster::{Epoch, Grant, Moment};
+use crate::cluster::{Epoch, Grant, Lsn, Moment};
 use crate::decide::lease;
 use crate::guard::Guard;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -100,6 +100,13 @@ impl Tenancy {
         inner.armed = None;
         if let Some(guard) = &self.guard {
             guard.disarm();
+        }
+    }
+
+    /// The guard knows where to begin, should it have to read the end of the log without this daemon.
+    pub fn note_position(&self, position: Option<Lsn>) {
+        if let (Some(guard), Some(position)) = (&self.guard, position) {
+            guard.note_position(position);
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const HEAD: &str = "# Written by Matriarch, which overwrites it; change the node file instead.\n";
+/// What acknowledges is agreed in the cluster, so nobody's ALTER SYSTEM may say otherwise.
+const NAMES: &str = "synchronous_standby_names";
 const BASE: &str = "postgresql.base.conf";
 const MARKER: &str = "matriarch.json";
 /// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
@@ -66,9 +68,14 @@ impl Postgres {
         }
         let auto = dir.join("postgresql.auto.conf");
         if let Some(text) = files::read(&auto)? {
-            changed |= files::replace_changed(&auto, &conf_file::without(&text, &RECOVERY), owner)?;
+            changed |= files::replace_changed(&auto, &conf_file::without(&text, &self.ours(conf)), owner)?;
         }
         Ok(changed)
+    }
+
+    fn ours(&self, conf: &ServerConf) -> Vec<&'static str> {
+        let names = conf.names.is_some().then_some(NAMES);
+        RECOVERY.into_iter().chain(names).collect()
     }
 
     /// Adds lines to the pg_hba.conf of a new database cluster: those of `bootstrap.pg_hba` come behind initdb's own.
@@ -85,6 +92,9 @@ impl Postgres {
     fn main_text(&self, conf: &ServerConf, based: bool) -> String {
         let (setup, dir) = (self.setup(), self.data_dir());
         let mut parameters = conf.parameters.clone();
+        if let Some(names) = &conf.names {
+            parameters.insert(NAMES.to_owned(), names.clone());
+        }
         let mut default = |name: &str, value: String| {
             parameters.entry(name.to_owned()).or_insert(value);
         };

@@ -45,7 +45,7 @@ impl Postgres {
             &self.setup().replication,
             &upstream.host,
             upstream.port,
-            Some(&self.setup().name),
+            Some(upstream.alias.as_ref().unwrap_or(&self.setup().name)),
         )
     }
 

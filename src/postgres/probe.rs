@@ -26,7 +26,7 @@ SELECT s.standby,
   pg_catalog.current_setting('server_version_num')::bigint AS server_version,
   (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system_id,
   (SELECT coalesce(json_agg(json_build_array(usename, application_name, host(client_addr), state, sync_state,
-      sync_priority) ORDER BY application_name, pid), '[]')::text
+      sync_priority, flush_lsn::text) ORDER BY application_name, pid), '[]')::text
     FROM pg_catalog.pg_stat_replication) AS walsenders,
   pg_catalog.pg_conf_load_time()::text AS loaded
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) s
@@ -86,6 +86,7 @@ type SenderRow = (
     Option<String>,
     Option<String>,
     Option<i32>,
+    Option<String>,
 );
 
 impl Probe {
@@ -138,7 +139,7 @@ pub(super) fn pending(row: &Row) -> Result<Vec<Pending>, tokio_postgres::Error> 
 }
 
 fn sender(
-    (usename, application_name, client_addr, state, sync_state, sync_priority): SenderRow,
+    (usename, application_name, client_addr, state, sync_state, sync_priority, flushed): SenderRow,
 ) -> WalSender {
     WalSender {
         usename: usename.unwrap_or_default(),
@@ -147,5 +148,6 @@ fn sender(
         state: state.unwrap_or_default(),
         sync_state: sync_state.unwrap_or_default(),
         sync_priority: sync_priority.unwrap_or(0),
+        flushed: flushed.and_then(|text| text.parse().ok()),
     }
 }

@@ -68,6 +68,8 @@ pub struct Upstream {
     pub port: u16,
     /// The slot kept for this node there.
     pub slot: Option<String>,
+    /// The stream's `application_name` where it must not be the member's: it would be taken for a standby that counts.
+    pub alias: Option<String>,
 }
 
 /// What PostgreSQL's configuration files shall say.
@@ -83,6 +85,8 @@ pub struct ServerConf {
     pub ident: Option<Vec<String>>,
     /// Whom to stream from.
     pub upstream: Option<Upstream>,
+    /// `synchronous_standby_names`; `None` leaves it to `parameters`.
+    pub names: Option<String>,
 }
 
 /// How the server is started.

@@ -5,7 +5,8 @@ use super::node::{Daemon, Node, Probe, Purpose};
 use super::postgres::Proc;
 use super::world::{Event, World};
 use matriarch::cluster::{
-    Epoch, Fitness, Moment, PostgresReport, PostgresState, Report, Role, State, Tenure, WalEnd,
+    Epoch, Fitness, Moment, PostgresReport, PostgresState, Report, Role, Sender, State, Tenure,
+    WalEnd,
 };
 use matriarch::decide::duty::{Data, Duty, Local, Process, duty};
 use matriarch::decide::{lease, view};
@@ -13,6 +14,8 @@ use std::rc::Rc;
 
 const TICK: u64 = 100_000;
 const DOUBT_MS: u64 = 3_000;
+/// What is older says nothing of where a primary's log ends now.
+const STALE_MS: u64 = 3_000;
 /// The one database cluster of every world.
 pub const SYSTEM: u64 = 77;
 
@@ -24,7 +27,7 @@ pub fn process(node: &Node, daemon: &Daemon) -> Process {
     match node.pg.proc {
         Proc::Down => Process::Down,
         Proc::Ending => Process::Ending,
-        _ => Process::Up(daemon.probe.filter(|probe| probe.pm == node.pg.pm).map(|probe| {
+        _ => Process::Up(daemon.probe.as_ref().filter(|probe| probe.pm == node.pg.pm).map(|probe| {
             if probe.in_recovery { Role::Replica } else { Role::Primary }
         })),
     }
@@ -120,7 +123,7 @@ impl World {
             data: &daemon.holdings.data,
             fork: daemon.holdings.fork,
             reached: node.ledger.reached,
-            primary: primary_position(daemon, node, state),
+            primary: primary_position(daemon, node, state, now),
             unconfirmed_ms: daemon.unconfirmed_since.map_or(0, |since| now.since(since)),
             process,
             promised: (
@@ -138,7 +141,7 @@ impl World {
 
     /// The highest epoch used here, as far as anybody asks.
     fn used(&self, n: usize) -> Epoch {
-        if self.bend == Bend::EpochReused { Epoch(0) } else { self.nodes[n].ledger.used }
+        if self.bend == Bend::EpochReused { Epoch(1) } else { self.nodes[n].ledger.used }
     }
 
     pub fn probe_now(&mut self, n: usize) {
@@ -171,7 +174,7 @@ impl World {
                     .then_some(matriarch::cluster::Lsn(end.0 + pg.torn)),
                 replayed: standby.then(|| pg.lsn(pg.replayed)),
                 streaming,
-                at: now,
+                senders: if standby { Vec::new() } else { self.senders(n) },
             };
             if let Some(daemon) = &mut self.nodes[n].daemon {
                 daemon.probe = Some(probe);
@@ -182,6 +185,21 @@ impl World {
             let us = if answers { 200_000 } else { 40_000 };
             self.after(us, Event::Probe(n, run, true));
         }
+    }
+
+    /// `pg_stat_replication`.
+    fn senders(&self, n: usize) -> Vec<Sender> {
+        let open = self.streams.values().filter(|stream| stream.from == n && stream.sender_open);
+        open.map(|stream| {
+            let name = &self.nodes[stream.to].name;
+            Sender {
+                name: if stream.plain { name.0.clone() } else { format!("{name} (new)") },
+                streaming: true,
+                flushed: Some(self.nodes[n].pg.lsn(stream.flushed)),
+                sync_state: String::new(),
+            }
+        })
+        .collect()
     }
 
     fn publish(&mut self, n: usize, state: &State, owed: &Duty, now: Moment) {
@@ -216,13 +234,19 @@ impl World {
         report.promise = daemon.promise;
         report.synced = daemon.synced;
         report.postgres = (!node.witness).then(|| postgres_report(node, daemon));
+        if let (Some(postgres), Some(probe)) = (&mut report.postgres, &daemon.probe)
+            && node.pg.is_up()
+            && probe.pm == node.pg.pm
+            && !probe.in_recovery
+        {
+            postgres.senders = probe.senders.clone();
+        }
         report
     }
 
     fn tenure(&self, n: usize, daemon: &Daemon, state: &State) -> Tenure {
         let node = &self.nodes[n];
-        let held = state.primacy.held().or_else(|| state.primacy.last().filter(|_| daemon.running.is_none()));
-        let Some((holder, epoch)) = held else { return Tenure::None };
+        let Some((holder, epoch)) = state.primacy.last() else { return Tenure::None };
         if *holder != node.name || !daemon.caught_up {
             return match (daemon.running, daemon.caught_up) {
                 (Some(epoch), false) => Tenure::Holding { epoch },
@@ -230,7 +254,7 @@ impl World {
             };
         }
         let used = self.used(n);
-        if daemon.running == Some(epoch) || used < epoch && state.primacy.held().is_some() {
+        if daemon.running == Some(epoch) || used < epoch {
             return Tenure::Holding { epoch };
         }
         if daemon.running.is_some() {
@@ -260,11 +284,15 @@ fn primary_position(
     daemon: &Daemon,
     node: &Node,
     state: &State,
+    now: Moment,
 ) -> Option<(matriarch::cluster::Lsn, bool)> {
     let (holder, epoch) = state.primacy.held()?;
     let seen = daemon.word.digest.iter().find(|seen| seen.report.member() == holder)?;
     view::serves(&seen.report, epoch).then_some(())?;
     let position = seen.report.postgres.as_ref()?.location?;
+    if seen.age_ms + now.since(daemon.word.at) > STALE_MS {
+        return None;
+    }
     let age_ms = seen.age_ms + 2 * node.settings.report_interval_ms;
     Some((
         position,
@@ -287,7 +315,7 @@ pub fn place(state: &State, name: &matriarch::cluster::MemberName) -> usize {
 }
 
 fn note_standby(daemon: &mut Daemon, pg: &super::postgres::Pg, state: &State, well: bool, now: Moment) {
-    let Some(probe) = daemon.probe.filter(|probe| probe.pm == pg.pm && pg.is_up()) else {
+    let Some(probe) = daemon.probe.clone().filter(|probe| probe.pm == pg.pm && pg.is_up()) else {
         daemon.adrift_since = None;
         return;
     };
@@ -341,7 +369,7 @@ fn postgres_report(node: &Node, daemon: &Daemon) -> PostgresReport {
         fork: daemon.holdings.fork,
         ..PostgresReport::default()
     };
-    let Some(probe) = daemon.probe.filter(|probe| probe.pm == node.pg.pm && node.pg.is_up()) else {
+    let Some(probe) = daemon.probe.clone().filter(|probe| probe.pm == node.pg.pm && node.pg.is_up()) else {
         return report;
     };
     let seen = daemon.timeline_seen.filter(|(of, _)| *of == node.pg.pm).map(|(_, timeline)| timeline);

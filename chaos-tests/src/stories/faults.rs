@@ -187,8 +187,8 @@ impl Plot {
             ],
             Self::NarrowAndDie => vec![
                 (t, F::StarveAll(12_000)),
-                (t + dice.between(3_800, 6_000), F::CrashNode(Primary, long)),
-                (t + 6_100, F::Feed),
+                (t + dice.between(4_000, 7_000), F::CrashNode(Primary, long)),
+                (t + 7_050, F::Feed),
             ],
             Self::LagAndDie => {
                 let t = dice.between(2_500, 5_000);
@@ -220,8 +220,8 @@ impl Plot {
             Self::RestartAndDie => vec![
                 (t, F::StarveAll(6_000)),
                 (t + 200, F::KillPostmaster(Primary)),
-                (t + dice.between(900, 1_400), F::CrashNode(Primary, long)),
-                (t + 1_450, F::Feed),
+                (t + dice.between(450, 750), F::CrashNode(Primary, long)),
+                (t + 760, F::Feed),
             ],
             Self::TailLost => vec![
                 (t, F::StarveAll(400)),

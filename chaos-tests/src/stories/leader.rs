@@ -270,6 +270,7 @@ impl World {
         let (act, reason) = match judgement.verdict {
             Verdict::Propose(act, reason) => (act, reason),
             Verdict::Stand(_) => {
+                self.let_another_try(n, judgement.rule, now);
                 if judgement.rule == "healthy" {
                     self.step_aside(n, state, now);
                 }
@@ -335,10 +336,27 @@ impl World {
         judgement.verdict = Verdict::Propose(act, "one was heard".to_owned());
     }
 
+    /// Who waits in vain for a word hands the lead to somebody who may hear it.
+    fn let_another_try(&mut self, n: usize, rule: &str, now: Moment) {
+        let level = self.nodes[n].raft.level_peers();
+        let Some(daemon) = self.daemon(n) else { return };
+        if !matriarch::lead::is_stuck(rule) {
+            daemon.stuck_since = None;
+            return;
+        }
+        if now.since(*daemon.stuck_since.get_or_insert(now)) <= HAND_OVER_EVERY_MS || level.is_empty() {
+            return;
+        }
+        daemon.stuck_since = None;
+        let to = level[now.0 as usize % level.len()];
+        let out = self.nodes[n].raft.hand_over(to);
+        self.send_raft(n, out);
+    }
+
     /// Raft's lead is kept off the primary.
     fn step_aside(&mut self, n: usize, state: &State, now: Moment) {
         let node = &mut self.nodes[n];
-        let level = node.raft.level_peer();
+        let level = node.raft.level_peers().first().copied();
         let Some(daemon) = &mut node.daemon else { return };
         let due = now.since(daemon.handed_over) > HAND_OVER_EVERY_MS;
         let own = state.primacy.held().is_some_and(|(holder, _)| *holder == node.name);

@@ -108,7 +108,7 @@ impl Holdings {
 }
 
 /// What the last probe saw.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Probe {
     pub pm: u64,
     pub in_recovery: bool,
@@ -117,7 +117,7 @@ pub struct Probe {
     pub received: Option<matriarch::cluster::Lsn>,
     pub replayed: Option<matriarch::cluster::Lsn>,
     pub streaming: bool,
-    pub at: Moment,
+    pub senders: Vec<matriarch::cluster::Sender>,
 }
 
 /// The newest answer of a leader.
@@ -199,6 +199,7 @@ pub struct Daemon {
     pub proposing: Option<(Option<(usize, u64)>, Epoch, u64)>,
     pub poked_others_at: Moment,
     pub handed_over: Moment,
+    pub stuck_since: Option<Moment>,
 }
 
 /// The guard: it outlives the daemon.
@@ -319,6 +320,7 @@ impl Daemon {
             proposing: None,
             poked_others_at: Moment(0),
             handed_over: now,
+            stuck_since: None,
         }
     }
 

@@ -173,10 +173,10 @@ impl Raft {
         Some((self.log.len(), self.term, out))
     }
 
-    /// A peer that holds the whole log.
-    pub fn level_peer(&self) -> Option<usize> {
-        let Role::Leader(lead) = &self.role else { return None };
-        self.others().find(|peer| lead.level[*peer] == self.log.len())
+    /// The peers that hold the whole log.
+    pub fn level_peers(&self) -> Vec<usize> {
+        let Role::Leader(lead) = &self.role else { return Vec::new() };
+        self.others().filter(|peer| lead.level[*peer] == self.log.len()).collect()
     }
 
     pub fn hand_over(&self, to: usize) -> Out {

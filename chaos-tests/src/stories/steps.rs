@@ -114,7 +114,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.ledger.used = epoch;
         let Some(daemon) = &mut node.daemon else { return };
-        let up = daemon.probe.is_some_and(|probe| probe.in_recovery) && node.pg.proc == Proc::Standby;
+        let up = daemon.probe.as_ref().is_some_and(|probe| probe.in_recovery) && node.pg.proc == Proc::Standby;
         let down = node.pg.proc == Proc::Down;
         let until = daemon.tenancy.until;
         let leased = daemon.tenancy.epoch == epoch;

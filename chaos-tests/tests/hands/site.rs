@@ -155,6 +155,7 @@ impl Server {
                 host: primary.setup.listen_addresses.clone(),
                 port: primary.setup.port,
                 slot: None,
+                alias: None,
             }),
             ..ServerConf::default()
         }

@@ -149,3 +149,22 @@ async fn a_daemon_asked_to_end_stops_postgresql_and_leaves_nothing() {
     herd.nodes[old].start();
     herd.await_streaming(old, RETURN_S).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guard_stands_still_and_its_daemon_ends_postgresql_past_it() {
+    let herd = Herd::three().await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let crowd = Crowd::gather(&herd).await;
+    let guard = herd.nodes[old].guard_pid().expect("a guard runs");
+    processes::freeze(guard);
+    herd.until("the end of PostgreSQL", 10, async || {
+        herd.nodes[old].postgres_processes().is_empty()
+    })
+    .await;
+    crowd.await_flow(&herd).await;
+    herd.await_primary(FAILOVER_S, |i| i != old).await;
+    assert!(herd.nodes[old].log().contains("the guard stands still"));
+    processes::thaw(guard);
+    herd.await_streaming(old, RETURN_S).await;
+    crowd.judge(&herd).await.0.demand_sound();
+}

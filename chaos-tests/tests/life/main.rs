@@ -10,11 +10,17 @@
 mod bad_input;
 mod bootstrap;
 mod daemon_fails;
+mod disk_full;
+mod frozen;
 mod half_done;
+mod hang;
+mod last_word;
 mod primary_dies;
 mod quorum;
 mod return_home;
 mod storm;
+mod synchronous;
+mod watchdog;
 
 use matriarch_chaos::oracle::{self, Verdict};
 use matriarch_chaos::writer::Write;

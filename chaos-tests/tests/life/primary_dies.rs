@@ -1,7 +1,7 @@
 //! The primary's PostgreSQL dies, alone or with its whole node.
 
 use crate::{Crowd, FAILOVER_S, RETURN_S};
-use matriarch_chaos::{Herd, Options, oracle, processes};
+use matriarch_chaos::{Herd, Options, oracle, processes, writer};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,4 +120,41 @@ async fn the_primary_dies_again_and_again_and_writes_always_come_back() {
     }
     herd.await_whole(RETURN_S).await;
     crowd.judge(&herd).await.0.demand_sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_ends_by_itself_three_times_in_a_row_is_replaced_although_it_has_more() {
+    let herd = Herd::three().await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    writer::prepare(&herd).await;
+    for node in herd.others(old) {
+        herd.await_streaming(node, 20).await;
+        herd.nodes[node].cut_stream().await;
+    }
+    let row = "INSERT INTO judge VALUES (-1, 1)";
+    herd.nodes[old].sql(row).await.unwrap();
+    for _ in 0..2 {
+        let before = herd.nodes[old].postmaster_pid().unwrap();
+        herd.nodes[old].kill_postmaster();
+        // Only it has the row: twice that is reason enough to start it again.
+        herd.until("the same primary again", FAILOVER_S, async || {
+            let now = herd.nodes[old].postmaster_pid();
+            now.is_some_and(|pid| pid != before) && herd.nodes[old].is_primary().await
+        })
+        .await;
+    }
+    herd.nodes[old].kill_postmaster();
+    let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
+    let kept = herd.nodes[new].sql("SELECT count(*) FROM judge").await.unwrap();
+    assert_eq!(
+        kept, "0",
+        "the standby had the row: the primary was replaced for another reason"
+    );
+    let cluster = herd.nodes[new].get("/cluster").await.unwrap().1;
+    assert!(
+        cluster.contains("has ended by itself 3 times within a minute"),
+        "{cluster}"
+    );
+    // It is left alone for a while first.
+    herd.await_streaming(old, 2 * RETURN_S).await;
 }

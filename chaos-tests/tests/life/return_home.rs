@@ -1,7 +1,8 @@
 //! Nodes that were away come back: by streaming, by pg_rewind, or by a new copy.
 
 use crate::{Crowd, FAILOVER_S, RETURN_S};
-use matriarch_chaos::{Herd, Writer, plain, writer};
+use matriarch_chaos::{Herd, Options, Writer, plain, processes, writer};
+use std::os::unix::process::CommandExt;
 
 /// What the daemon says when it rewinds its data.
 const REWOUND: &str = "rewinding:";
@@ -179,4 +180,41 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
 async fn voters(herd: &Herd, node: usize) -> Option<usize> {
     let known = herd.nodes[node].get_json("/explain").await?;
     Some(known.pointer("/raft/voters")?.as_array()?.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_postmaster_that_nobody_has_reaped_is_waited_for() {
+    let mut herd = Herd::grown(1, Options::default()).await;
+    herd.nodes[0].kill_whole();
+    // A zombie of PostgreSQL's own user, as a slow init leaves it.
+    let mut command = std::process::Command::new("true");
+    if let Some((uid, gid)) = matriarch_chaos::herd::postgres_ids() {
+        command.uid(uid.as_raw()).gid(gid.as_raw());
+    }
+    let mut zombie = command.current_dir("/").spawn().unwrap();
+    let socket = herd.nodes[0].dir.join("socket");
+    let lock = socket.join(format!(
+        ".s.PGSQL.{}.lock",
+        matriarch_chaos::addresses::POSTGRES_PORT
+    ));
+    for file in [herd.nodes[0].data_dir().join("postmaster.pid"), lock] {
+        let old = std::fs::read_to_string(&file).unwrap();
+        let (_, rest) = old.split_once('\n').unwrap();
+        std::fs::write(&file, format!("{}\n{rest}", zombie.id())).unwrap();
+    }
+    let pid = i32::try_from(zombie.id()).unwrap();
+    herd.until("the witness: a zombie", 10, async || !processes::is_alive(pid))
+        .await;
+    let mark = herd.nodes[0].log().len();
+    herd.nodes[0].start();
+    herd.until("the daemon waits for the dead postmaster", 30, async || {
+        herd.nodes[0]
+            .log_since(mark)
+            .contains("waiting until the dead postmaster")
+    })
+    .await;
+    zombie.wait().unwrap();
+    herd.await_primary(FAILOVER_S, |_| true).await;
+    let log = herd.nodes[0].log_since(mark);
+    assert!(!log.contains("already exists"), "{log}");
 }

@@ -1,7 +1,7 @@
 //! Faults at random, one on top of the other, and two promises: never two writers, and in the end everybody is back.
 
 use crate::{Crowd, RETURN_S};
-use matriarch_chaos::Herd;
+use matriarch_chaos::{Herd, Options};
 use std::time::Duration;
 
 /// Faults of one storm (`STORM_FAULTS`).
@@ -84,7 +84,16 @@ async fn faults_at_random_never_make_two_writers_and_everybody_comes_back() {
     let faults = number("STORM_FAULTS", u64::try_from(FAULTS).unwrap());
     let pause_ms = number("STORM_PAUSE_MS", PAUSE_MS);
     let mut dice = Dice(seed);
-    let mut herd = Herd::three().await;
+    let synchronous_mode = match std::env::var("STORM_MODE").as_deref() {
+        Ok("on") => Some("on"),
+        Ok("quorum") => Some("quorum"),
+        _ => None,
+    };
+    let options = Options {
+        synchronous_mode,
+        ..Options::default()
+    };
+    let mut herd = Herd::grown(3, options).await;
     let crowd = Crowd::gather(&herd).await;
     let mut plights = [Plight::Well; 3];
     eprintln!("the storm of seed {seed}, {}", herd.dir().display());
@@ -117,4 +126,7 @@ async fn faults_at_random_never_make_two_writers_and_everybody_comes_back() {
         faults
     );
     verdict.demand_sound();
+    if synchronous_mode.is_some() {
+        verdict.demand_nothing_lost();
+    }
 }

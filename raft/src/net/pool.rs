@@ -49,7 +49,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    async fn dial(&self, addr: &str, to: u64, lane: Lane) -> Result<Frames, String> {
+    pub(crate) async fn dial(&self, addr: &str, to: u64, lane: Lane) -> Result<Frames, String> {
         let tcp = timeout(self.connect, TcpStream::connect(addr))
             .await
             .map_err(|_| format!("{addr} does not accept a connection within {:?}", self.connect))?

@@ -133,6 +133,7 @@ raft:
 bootstrap:
   dcs:
     ttl: 2
+    synchronous_mode: quorum
     postgresql:
       use_pg_rewind: true
       use_slots: true

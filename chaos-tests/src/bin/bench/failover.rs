@@ -66,11 +66,17 @@ pub(crate) struct Row {
 }
 
 /// Runs the trials, one line of progress each on stderr.
-pub(crate) async fn measure(fault: Fault, ttl: f64, trials: usize) -> Row {
+pub(crate) async fn measure(fault: Fault, mode: &str, ttl: f64, trials: usize) -> Row {
+    let synchronous_mode = match mode {
+        "on" => Some("on"),
+        "quorum" => Some("quorum"),
+        _ => None,
+    };
     let mut herd = Herd::grown(
         3,
         Options {
             ttl,
+            synchronous_mode,
             ..Options::default()
         },
     )

@@ -27,6 +27,9 @@ struct Arguments {
     /// Length of a lease in seconds.
     #[arg(long, default_value_t = 2.0)]
     ttl: f64,
+    /// `synchronous_mode`: off, on or quorum.
+    #[arg(long, default_value = "off", value_parser = ["off", "on", "quorum"])]
+    mode: String,
     /// Only the faults whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -49,7 +52,7 @@ async fn main() {
     let mut rows = Vec::new();
     for fault in failover::Fault::ALL {
         if fault.name().contains(&arguments.only) {
-            rows.push(failover::measure(fault, arguments.ttl, arguments.trials).await);
+            rows.push(failover::measure(fault, &arguments.mode, arguments.ttl, arguments.trials).await);
         }
     }
     println!("{}", report(&arguments, &floor, &rows));
@@ -58,10 +61,10 @@ async fn main() {
 /// The table for the README, with the command that makes it.
 fn report(arguments: &Arguments, floor: &[f64], rows: &[failover::Row]) -> String {
     let mut text = format!(
-        "`make bench` (trials {}, ttl {} s, the Raft leader beside a replica, fsync on); median (min-max)\n\n\
+        "`make bench` (synchronous_mode {}, trials {}, ttl {} s, the Raft leader beside a replica, fsync on); median (min-max)\n\n\
          | fault | write gap, s | acknowledged rows lost | two nodes accepting writes | old primary streams again, s |\n\
          |---|---|---|---|---|\n",
-        arguments.trials, arguments.ttl
+        arguments.mode, arguments.trials, arguments.ttl
     );
     for row in rows {
         text.push_str(&format!(

@@ -6,238 +6,29 @@
     clippy::indexing_slicing
 )]
 
+mod margin;
+mod ward;
+
 use matriarch::clock;
 use matriarch::cluster::{Epoch, Moment};
-use matriarch::guard::{Guard, GuardError, GuardOptions, GuardState, Signal, StartSpec};
-use nix::unistd::{Pid, User, geteuid};
+use matriarch::guard::{GuardError, Signal, StartSpec};
+use nix::unistd::geteuid;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+use ward::{Ward, comm, cpu_ms, eventually, kill, memory_kb, postgres_user, until};
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The built program, beside this test's own directory.
-fn matriarch() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let program = exe.parent().unwrap().parent().unwrap().join("matriarch");
-    assert!(
-        program.exists(),
-        "{} is missing: run `cargo build` first",
-        program.display()
-    );
-    program
-}
-
-/// PostgreSQL refuses to run as root; whoever else runs the tests runs it as himself.
-fn postgres_user() -> Option<(u32, u32)> {
-    let user = geteuid()
-        .is_root()
-        .then(|| User::from_name("postgres").unwrap().expect("a user postgres"));
-    user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
-}
-
-fn run(program: &str, args: &[&str]) {
-    let mut command = Command::new(program);
-    command.args(args);
-    if let Some((uid, gid)) = postgres_user() {
-        command.uid(uid).gid(gid);
-    }
-    let output = command.current_dir("/").output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-fn directory() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let (uid, gid) = postgres_user().unzip();
-    std::os::unix::fs::chown(dir.path(), uid, gid).unwrap();
-    dir
-}
-
-/// One guard and its data directory. Dropping it kills, by pid, whatever is left.
-struct Ward {
-    raft: TempDir,
-    home: TempDir,
-    guards: Mutex<Vec<i32>>,
-}
-
-impl Ward {
-    fn new() -> Self {
-        let home = directory();
-        let data = home.path().join("data");
-        run(
-            &format!("{BIN}/initdb"),
-            &[
-                "-N",
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-D",
-                data.to_str().unwrap(),
-            ],
-        );
-        Self {
-            raft: tempfile::tempdir().unwrap(),
-            home,
-            guards: Mutex::default(),
-        }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.home.path().join("data")
-    }
-
-    async fn attach(&self) -> Guard {
-        let options = GuardOptions {
-            dir: self.raft.path().to_owned(),
-            data_dir: Some(self.data()),
-            exe: matriarch(),
-        };
-        let guard = Guard::attach(options).await.unwrap();
-        self.guards.lock().unwrap().push(guard.pid().unwrap());
-        guard
-    }
-
-    fn spec(&self) -> StartSpec {
-        let home = self.home.path().display();
-        let set = [
-            "listen_addresses=".to_owned(),
-            format!("unix_socket_directories={home}"),
-            "fsync=off".to_owned(),
-        ];
-        let args = set.iter().flat_map(|set| ["-c".to_owned(), set.clone()]);
-        let args = ["-D".to_owned(), self.data().display().to_string()]
-            .into_iter()
-            .chain(args)
-            .collect();
-        StartSpec {
-            program: format!("{BIN}/postgres").into(),
-            args,
-            env: vec![("MATRIARCH_TEST".to_owned(), "given".to_owned())],
-            data_dir: self.data(),
-            user: postgres_user(),
-            epoch: None,
-        }
-    }
-
-    /// Starts PostgreSQL and waits until it answers.
-    async fn start(&self, guard: &Guard) -> (i32, Client) {
-        let pid = guard.start(self.spec()).await.unwrap();
-        (pid, self.client().await)
-    }
-
-    async fn client(&self) -> Client {
-        let host = format!(
-            "host={} user=postgres dbname=postgres",
-            self.home.path().display()
-        );
-        let connected = async {
-            loop {
-                if let Ok((client, connection)) = tokio_postgres::connect(&host, NoTls).await {
-                    tokio::spawn(connection);
-                    return client;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, connected)
-            .await
-            .expect("PostgreSQL answers")
-    }
-
-    /// A backend that never looks at its postmaster; its pid.
-    async fn busy_backend(&self) -> i32 {
-        let client = self.client().await;
-        let pid = client
-            .query_one("select pg_backend_pid()", &[])
-            .await
-            .unwrap()
-            .get(0);
-        tokio::spawn(async move { client.batch_execute("do $$ begin loop end loop; end $$").await });
-        let watcher = self.client().await;
-        let busy = "select 1 from pg_stat_activity where pid = $1 and state = 'active' and query like 'do %'";
-        while watcher.query(busy, &[&pid]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        pid
-    }
-
-    /// Every process that stands in the data directory.
-    fn inhabitants(&self) -> Vec<i32> {
-        let data = self.data();
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        processes
-            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data))
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
-    }
-}
-
-impl Drop for Ward {
-    fn drop(&mut self) {
-        for guard in self.guards.get_mut().unwrap() {
-            if comm(*guard) == "matriarch-guard" {
-                kill(*guard, Signal::SIGKILL);
-            }
-        }
-        for pid in self.inhabitants() {
-            kill(pid, Signal::SIGKILL);
-        }
-    }
-}
-
-fn kill(pid: i32, signal: Signal) {
-    let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
-}
-
-fn comm(pid: i32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
-}
-
-/// Waits for a state of the guard.
-async fn until(guard: &Guard, what: &str, wanted: impl FnMut(&GuardState) -> bool) -> GuardState {
-    let mut watch = guard.watch();
-    let seen = tokio::time::timeout(PATIENCE, watch.wait_for(wanted)).await;
-    match seen {
-        Ok(state) => state.unwrap().clone(),
-        Err(_) => panic!("not seen: {what}; {:?}", *guard.watch().borrow()),
-    }
-}
-
-/// Waits until something is so that sends no event.
-async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "not seen: {what}");
-}
-
-/// `KEY: n kB` of a process.
-fn memory_kb(pid: i32, key: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Processor time of a process in milliseconds.
-fn cpu_ms(pid: i32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-    stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
+/// Whether this process could make itself the last to be chosen when memory runs out.
+fn may_protect() -> bool {
+    Command::new("sh")
+        .args(["-c", "echo -1000 > /proc/self/oom_score_adj"])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 #[tokio::test]
@@ -255,6 +46,10 @@ async fn postgresql_starts_as_its_user_and_stops_clean() {
     let own = |file| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap();
     let its = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     assert_eq!(its("oom_score_adj"), own("oom_score_adj"));
+    // The guard itself is never chosen, where this process could have chosen the same for itself.
+    let keeper = guard.pid().unwrap();
+    let score = std::fs::read_to_string(format!("/proc/{keeper}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim() == "-1000", may_protect(), "{score}");
     let status = its("status");
     let line = |key| {
         status
@@ -299,6 +94,35 @@ async fn postgresql_starts_as_its_user_and_stops_clean() {
     guard.quit().await.unwrap();
     eventually("the guard has gone", || comm(keeper) != "matriarch-guard").await;
     assert!(!ward.raft.path().join("guard.sock").exists());
+}
+
+#[tokio::test]
+async fn a_protected_daemon_protects_its_postmaster_and_not_the_backends() {
+    if !may_protect() {
+        eprintln!("no process may be protected here: nothing is shown");
+        return;
+    }
+    let ward = Ward::new();
+    let wrapper = ward.raft.path().join("protected");
+    let program = ward::matriarch();
+    let script = format!(
+        "#!/bin/sh\necho -500 > /proc/self/oom_score_adj\nexec '{}' \"$@\"\n",
+        program.display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let guard = ward.attach_as(wrapper).await;
+    let (pid, client) = ward.start(&guard).await;
+    let score = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse::<i32>().unwrap()
+    };
+    let backend: i32 = client
+        .query_one("select pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!((score(pid), score(backend)), (-500, 0));
 }
 
 #[tokio::test]

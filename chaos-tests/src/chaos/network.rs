@@ -1,0 +1,176 @@
+//! The topology: a switch with a port for each node and one for the clients, and cuts made inside the switch.
+//!
+//! ```text
+//!   node1   node2   node3   clients      one namespace each, eth0 = 10.77.0.x
+//!     |p0     |p1     |p2     |pc
+//!     +-------+---+---+-------+
+//!              switch (bridge br0, nft)
+//! ```
+//!
+//! No namespace has a name, so runs overlap and nothing is left when the last process is gone. A cut is an nft table of
+//! its own in the switch: no node can notice how it is made. Its counters are the witness.
+
+use crate::chaos::netns::Netns;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// The network of all nodes, as pg_hba.conf writes it.
+pub const NETWORK: &str = "10.77.0.0/24";
+
+/// The clients, as pg_hba.conf writes them.
+pub const CLIENTS: &str = "10.77.0.100/32";
+
+/// Who sits at a port of the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The node with this index.
+    Node(usize),
+    /// The clients, and this program.
+    Clients,
+}
+
+impl Port {
+    fn device(self) -> String {
+        match self {
+            Self::Node(i) => format!("p{i}"),
+            Self::Clients => "pc".into(),
+        }
+    }
+}
+
+/// One direction that is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// From here,
+    pub from: Port,
+    /// to there,
+    pub to: Port,
+    /// all packets, or only those of TCP from this port.
+    pub source_port: Option<u16>,
+}
+
+impl Way {
+    /// Everything from here to there.
+    pub fn one(from: Port, to: Port) -> Self {
+        Self {
+            from,
+            to,
+            source_port: None,
+        }
+    }
+
+    /// Everything between two ports.
+    pub fn both(a: Port, b: Port) -> [Self; 2] {
+        [Self::one(a, b), Self::one(b, a)]
+    }
+}
+
+/// The switch with everybody at it.
+pub struct Network {
+    switch: Netns,
+    nodes: Vec<Arc<Netns>>,
+    clients: Netns,
+}
+
+impl Network {
+    /// A network for so many nodes. Needs root; the error says what is missing.
+    pub fn new(count: usize) -> Result<Self, String> {
+        let switch = Netns::new()?;
+        switch.run("ip", &["link", "add", "br0", "type", "bridge"])?;
+        switch.run("ip", &["link", "set", "br0", "up"])?;
+        let nodes = (0..count)
+            .map(|_| Netns::new().map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let clients = Netns::new()?;
+        let network = Self {
+            switch,
+            nodes,
+            clients,
+        };
+        for i in 0..count {
+            network.plug(Port::Node(i), ip(i))?;
+        }
+        network.plug(Port::Clients, Ipv4Addr::new(10, 77, 0, 100))?;
+        Ok(network)
+    }
+
+    fn plug(&self, port: Port, address: Ipv4Addr) -> Result<(), String> {
+        let home = match port {
+            Port::Node(i) => &*self.nodes[i],
+            Port::Clients => &self.clients,
+        };
+        let device = port.device();
+        let there = home.path().display().to_string();
+        let add = [
+            "link", "add", &device, "type", "veth", "peer", "name", "eth0", "netns", &there,
+        ];
+        self.switch.run("ip", &add)?;
+        self.switch
+            .run("ip", &["link", "set", &device, "master", "br0", "up"])?;
+        home.run("ip", &["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        home.run("ip", &["link", "set", "eth0", "up"])?;
+        Ok(())
+    }
+
+    /// Where a node lives.
+    pub fn node(&self, i: usize) -> Arc<Netns> {
+        Arc::clone(&self.nodes[i])
+    }
+
+    /// Moves the calling thread among the clients.
+    pub fn join_clients(&self) -> Result<(), String> {
+        self.clients.enter()
+    }
+
+    /// Whether cuts can be made here; the error names what is missing.
+    pub fn can_cut(&self) -> Result<(), String> {
+        self.cut("probe", &Way::both(Port::Node(0), Port::Clients))?;
+        self.heal("probe")
+    }
+
+    /// Cuts these ways under this name.
+    pub fn cut(&self, name: &str, ways: &[Way]) -> Result<(), String> {
+        let mut text = format!(
+            "table bridge {name} {{\n chain cut {{\n  type filter hook forward priority 0; policy accept;\n"
+        );
+        for way in ways {
+            let (from, to) = (way.from.device(), way.to.device());
+            let only = way
+                .source_port
+                .map_or_else(String::new, |port| format!("ether type ip tcp sport {port} "));
+            text.push_str(&format!(
+                "  iifname \"{from}\" oifname \"{to}\" {only}counter drop\n"
+            ));
+        }
+        text.push_str(" }\n}\n");
+        self.switch.feed("nft", &["-f", "-"], &text).map(drop)
+    }
+
+    /// How many packets a cut has swallowed so far, for each of its ways.
+    pub fn swallowed(&self, name: &str) -> Result<Vec<u64>, String> {
+        let text = self.switch.run("nft", &["list", "table", "bridge", name])?;
+        Ok(text
+            .lines()
+            .filter_map(|line| {
+                line.split_once("counter packets ")?
+                    .1
+                    .split(' ')
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .collect())
+    }
+
+    /// Ends a cut.
+    pub fn heal(&self, name: &str) -> Result<(), String> {
+        self.switch
+            .run("nft", &["delete", "table", "bridge", name])
+            .map(drop)
+    }
+}
+
+/// Address of a node.
+pub fn ip(i: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, u8::try_from(i + 1).unwrap())
+}

@@ -1,0 +1,101 @@
+//! Keeps the guard's standing orders current: who speaks for this node when its daemon cannot, and which watchdog to feed.
+
+use super::last_word::Note;
+use crate::cluster::{Report, Settings};
+use crate::config::{Config, WatchdogMode};
+use crate::guard::{Guard, Messenger, WatchdogDriver, WatchdogOrder, WatchdogState};
+use matriarch_raft::Group;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Orders follow what they are made of within this time; a guard that was replaced has them at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the orders are made of.
+pub struct Charge {
+    /// Who obeys.
+    pub guard: Guard,
+    /// The node file.
+    pub config: Arc<Config>,
+    /// This program.
+    pub exe: PathBuf,
+    /// The group whose voters are told.
+    pub group: Group,
+    /// What this node says of itself.
+    pub report: watch::Receiver<Arc<Report>>,
+    /// The agreed settings, for the ttl.
+    pub settings: watch::Receiver<Arc<Settings>>,
+}
+
+impl Charge {
+    /// Runs until aborted.
+    pub async fn run(self) {
+        let mut watch = self.guard.watch();
+        let mut given = None;
+        let mut told = WatchdogState::Off;
+        loop {
+            let state = watch.borrow_and_update().clone();
+            let orders = (self.guard.pid(), self.messenger(), self.watchdog());
+            if state.connected && state.takes_orders && given.as_ref() != Some(&orders) {
+                match self.guard.order(orders.1.clone(), orders.2.clone()).await {
+                    Ok(()) => given = Some(orders),
+                    Err(why) => tracing::warn!("the guard did not take its orders: {why}"),
+                }
+            }
+            if let WatchdogState::Unusable(why) = state.watchdog
+                && told != state.watchdog
+            {
+                let device = self.config.watchdog.device.display();
+                tracing::warn!("the watchdog {device} does not protect this node: {why}");
+            }
+            told = state.watchdog;
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn messenger(&self) -> Option<Messenger> {
+        let raft_id = self.group.id();
+        let mut peers = self.config.raft.partner_addrs.clone();
+        for voter in &self.group.status().borrow().voters {
+            if voter.id != raft_id && !peers.contains(&voter.addr) {
+                peers.push(voter.addr.clone());
+            }
+        }
+        let note = Note {
+            info: self.report.borrow().info.clone(),
+            peers,
+        };
+        // Without an id this node is no member yet, and holds no epoch that could end.
+        if note.info.raft_id == 0 {
+            return None;
+        }
+        Some(Messenger {
+            program: self.exe.clone(),
+            command: "last-word".to_owned(),
+            args: vec![note.to_text()?, self.config.path.to_str()?.to_owned()],
+            env: crate::guard::hidden_variables(),
+            dir: std::env::current_dir().unwrap_or_default(),
+        })
+    }
+
+    fn watchdog(&self) -> Option<WatchdogOrder> {
+        let watchdog = &self.config.watchdog;
+        let driver = if watchdog.testing {
+            WatchdogDriver::Testing
+        } else {
+            WatchdogDriver::Kernel
+        };
+        (watchdog.mode != WatchdogMode::Off).then(|| WatchdogOrder {
+            device: watchdog.device.clone(),
+            driver,
+            required: watchdog.mode == WatchdogMode::Required,
+            ttl_ms: self.settings.borrow().ttl_ms,
+            safety_margin_s: watchdog.safety_margin_s,
+        })
+    }
+}
