@@ -185,11 +185,15 @@ impl Plot {
                 (t + 200, F::PauseOnEpoch),
                 (t + 300, F::KillPostmaster(Primary)),
             ],
-            Self::NarrowAndDie => vec![
-                (t, F::StarveAll(12_000)),
-                (t + dice.between(4_000, 7_000), F::CrashNode(Primary, long)),
-                (t + 7_050, F::Feed),
-            ],
+            Self::NarrowAndDie => {
+                let dies = t + dice.between(1_300, 2_500);
+                vec![
+                    (t, F::StarveAll(12_000)),
+                    (dies, F::CrashNode(Primary, long)),
+                    (dies + 1, F::CrashDaemon(Leader, 60)),
+                    (t + 2_550, F::Feed),
+                ]
+            }
             Self::LagAndDie => {
                 let t = dice.between(2_500, 5_000);
                 vec![

@@ -78,12 +78,21 @@ pub struct Story {
 
 /// Runs one seed. `trace` tells the story on standard error.
 pub fn run(seed: u64, bend: Bend, trace: bool) -> Story {
+    tell(seed, bend, bend, trace)
+}
+
+/// The very story that is told against a missing protection, with the protection in its place.
+pub fn run_protected(seed: u64, bend: Bend) -> Story {
+    tell(seed, bend, Bend::No, false)
+}
+
+fn tell(seed: u64, against: Bend, bend: Bend, trace: bool) -> Story {
     let mut dice = Dice::new(seed);
-    let (plot, mode) = Plot::against(bend, &mut dice);
-    let plain = bend == Bend::No && plot == Plot::Mix;
+    let (plot, mode) = Plot::against(against, &mut dice);
+    let plain = against == Bend::No && plot == Plot::Mix;
     let witnesses = usize::from(plain && dice.chance(25));
     let strict = plain && dice.chance(20);
-    let for_ever = (plain && dice.chance(25)).then(|| (dice.below(3), dice.below(3)));
+    let for_ever = (plain && !strict && dice.chance(25)).then(|| (dice.below(3), dice.below(3)));
     let fence_after = if plain && dice.chance(20) { 0 } else { 500 };
     let start_s = if plot == Plot::TailLost || dice.chance(50) { 3 } else { 10 };
     let config = format!(

@@ -536,7 +536,7 @@ impl World {
                 self.finished(n);
                 return;
             }
-            Proc::Ending if self.nodes[n].guard.is_some() && stage == 0 => {
+            Proc::Ending if self.nodes[n].guard.is_some() => {
                 self.soon(5, 30, Event::Reaped(n, pm));
             }
             _ if stage == 0 => self.soon(5, 40, Event::Kill(n, pm)),
