@@ -5,8 +5,7 @@ use super::node::{Daemon, Node, Probe, Purpose};
 use super::postgres::Proc;
 use super::world::{Event, World};
 use matriarch::cluster::{
-    Epoch, Fitness, Moment, PostgresReport, PostgresState, Report, Role, Sender, State, Tenure,
-    WalEnd,
+    Epoch, Fitness, Moment, PostgresReport, PostgresState, Report, Role, Sender, State, Tenure, WalEnd,
 };
 use matriarch::decide::duty::{Data, Duty, Local, Process, duty};
 use matriarch::decide::{lease, view};
@@ -27,9 +26,19 @@ pub fn process(node: &Node, daemon: &Daemon) -> Process {
     match node.pg.proc {
         Proc::Down => Process::Down,
         Proc::Ending => Process::Ending,
-        _ => Process::Up(daemon.probe.as_ref().filter(|probe| probe.pm == node.pg.pm).map(|probe| {
-            if probe.in_recovery { Role::Replica } else { Role::Primary }
-        })),
+        _ => Process::Up(
+            daemon
+                .probe
+                .as_ref()
+                .filter(|probe| probe.pm == node.pg.pm)
+                .map(|probe| {
+                    if probe.in_recovery {
+                        Role::Replica
+                    } else {
+                        Role::Primary
+                    }
+                }),
+        ),
     }
 }
 
@@ -78,7 +87,9 @@ impl World {
             .streamed_in
             .is_some_and(|(of, epoch)| of == pg.pm && pg.is_up() && epoch == state.epoch);
         let led = daemon.risen.is_some_and(|epoch| epoch == state.epoch);
-        let reached = state.timeline().filter(|_| state.is_confirmed() && (followed || led));
+        let reached = state
+            .timeline()
+            .filter(|_| state.is_confirmed() && (followed || led));
         if reached.is_some() {
             ledger.reached = reached;
         }
@@ -87,13 +98,19 @@ impl World {
         } else {
             Some(daemon.unconfirmed_since.unwrap_or(now))
         };
-        if daemon.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
+        if daemon
+            .unpromotable
+            .as_ref()
+            .is_some_and(|(_, until)| now >= *until)
+        {
             daemon.unpromotable = None;
         }
         let node = &mut self.nodes[n];
         let Some(daemon) = &node.daemon else { return };
         let down = process(node, daemon) == Process::Down && daemon.job.is_none();
-        let Some(daemon) = node.daemon.as_mut().filter(|_| down) else { return };
+        let Some(daemon) = node.daemon.as_mut().filter(|_| down) else {
+            return;
+        };
         if let Some(epoch) = daemon.running.take() {
             daemon.risen = None;
             daemon.holdings.set_end(None, now);
@@ -106,7 +123,9 @@ impl World {
 
     fn judge(&self, n: usize, state: &State, now: Moment) -> Duty {
         let node = &self.nodes[n];
-        let Some(daemon) = &node.daemon else { return Duty::Rest(String::new()) };
+        let Some(daemon) = &node.daemon else {
+            return Duty::Rest(String::new());
+        };
         let process = process(node, daemon);
         let (lease_epoch, lease_until) = (daemon.tenancy.epoch, daemon.tenancy.until);
         if !daemon.caught_up {
@@ -128,7 +147,9 @@ impl World {
             process,
             promised: (
                 node.ledger.promised,
-                daemon.promise.is_some_and(|promise| promise.epoch == node.ledger.promised),
+                daemon
+                    .promise
+                    .is_some_and(|promise| promise.epoch == node.ledger.promised),
             ),
             used: self.used(n),
             running: daemon.running,
@@ -141,7 +162,11 @@ impl World {
 
     /// The highest epoch used here, as far as anybody asks.
     fn used(&self, n: usize) -> Epoch {
-        if self.bend == Bend::EpochReused { Epoch(1) } else { self.nodes[n].ledger.used }
+        if self.bend == Bend::EpochReused {
+            Epoch(1)
+        } else {
+            self.nodes[n].ledger.used
+        }
     }
 
     pub fn probe_now(&mut self, n: usize) {
@@ -151,9 +176,10 @@ impl World {
     }
 
     pub fn probe(&mut self, n: usize, tick: bool) {
-        let now = self.moment(n);
         let node = &self.nodes[n];
-        let Some(run) = node.daemon.as_ref().map(|daemon| daemon.run) else { return };
+        let Some(run) = node.daemon.as_ref().map(|daemon| daemon.run) else {
+            return;
+        };
         let pg = &node.pg;
         let answers = matches!(pg.proc, Proc::Standby | Proc::Primary);
         if answers {
@@ -161,9 +187,13 @@ impl World {
             let stream = pg.receiver.and_then(|id| self.streams.get(&id));
             let streaming = standby && stream.is_some_and(|stream| stream.receiver_open);
             let end = pg.lsn(pg.log.len());
-            let upstream = stream.filter(|_| streaming).map(|stream| &self.nodes[stream.from].pg);
+            let upstream = stream
+                .filter(|_| streaming)
+                .map(|stream| &self.nodes[stream.from].pg);
             let followed = upstream.map(|up| up.timeline()).filter(|timeline| {
-                pg.histories.get(&timeline.0).is_none_or(|(_, switch)| end.0 >= *switch)
+                pg.histories
+                    .get(&timeline.0)
+                    .is_none_or(|(_, switch)| end.0 >= *switch)
             });
             let probe = Probe {
                 pm: pg.pm,
@@ -189,11 +219,18 @@ impl World {
 
     /// `pg_stat_replication`.
     fn senders(&self, n: usize) -> Vec<Sender> {
-        let open = self.streams.values().filter(|stream| stream.from == n && stream.sender_open);
+        let open = self
+            .streams
+            .values()
+            .filter(|stream| stream.from == n && stream.sender_open);
         open.map(|stream| {
             let name = &self.nodes[stream.to].name;
             Sender {
-                name: if stream.plain { name.0.clone() } else { format!("{name} (new)") },
+                name: if stream.plain {
+                    name.0.clone()
+                } else {
+                    format!("{name} (new)")
+                },
                 streaming: true,
                 flushed: Some(self.nodes[n].pg.lsn(stream.flushed)),
                 sync_state: String::new(),
@@ -207,9 +244,12 @@ impl World {
         let skipped = self.bend == Bend::BarrierSkipped;
         let node = &mut self.nodes[n];
         let Some(daemon) = &mut node.daemon else { return };
-        let serving = matches!(owed, Duty::Serve(_)) && daemon.risen.is_some() && daemon.risen == daemon.running;
+        let serving =
+            matches!(owed, Duty::Serve(_)) && daemon.risen.is_some() && daemon.risen == daemon.running;
         let barrier = !state.sync.is_on() || daemon.barrier_in == daemon.risen || skipped;
-        let gate = daemon.risen.filter(|_| serving && barrier && node.pg.proc == Proc::Primary);
+        let gate = daemon
+            .risen
+            .filter(|_| serving && barrier && node.pg.proc == Proc::Primary);
         let opened = gate.filter(|_| node.gate != gate);
         node.gate = gate;
         let important = std::mem::take(&mut daemon.poked) || gist(&daemon.report) != gist(&report);
@@ -246,7 +286,9 @@ impl World {
 
     fn tenure(&self, n: usize, daemon: &Daemon, state: &State) -> Tenure {
         let node = &self.nodes[n];
-        let Some((holder, epoch)) = state.primacy.last() else { return Tenure::None };
+        let Some((holder, epoch)) = state.primacy.last() else {
+            return Tenure::None;
+        };
         if *holder != node.name || !daemon.caught_up {
             return match (daemon.running, daemon.caught_up) {
                 (Some(epoch), false) => Tenure::Holding { epoch },
@@ -287,7 +329,11 @@ fn primary_position(
     now: Moment,
 ) -> Option<(matriarch::cluster::Lsn, bool)> {
     let (holder, epoch) = state.primacy.held()?;
-    let seen = daemon.word.digest.iter().find(|seen| seen.report.member() == holder)?;
+    let seen = daemon
+        .word
+        .digest
+        .iter()
+        .find(|seen| seen.report.member() == holder)?;
     view::serves(&seen.report, epoch).then_some(())?;
     let position = seen.report.postgres.as_ref()?.location?;
     if seen.age_ms + now.since(daemon.word.at) > STALE_MS {
@@ -303,7 +349,11 @@ fn primary_position(
 /// The primary's place, if its newest report shows that it serves; `checkpointed` asks for more.
 pub fn primary_endpoint(daemon: &Daemon, state: &State, checkpointed: bool, now: Moment) -> Option<usize> {
     let (holder, epoch) = state.primacy.held()?;
-    let seen = daemon.word.digest.iter().find(|seen| seen.report.member() == holder)?;
+    let seen = daemon
+        .word
+        .digest
+        .iter()
+        .find(|seen| seen.report.member() == holder)?;
     let ready = !checkpointed || seen.report.postgres.as_ref().is_some_and(|p| p.checkpointed);
     (view::serves(&seen.report, epoch) && ready && now.since(daemon.word.at) < 3_000)
         .then(|| place(state, holder))
@@ -311,15 +361,24 @@ pub fn primary_endpoint(daemon: &Daemon, state: &State, checkpointed: bool, now:
 
 /// Where a member stands in the list of nodes.
 pub fn place(state: &State, name: &matriarch::cluster::MemberName) -> usize {
-    state.member(name).map_or(0, |member| member.info.raft_id as usize - 1)
+    state
+        .member(name)
+        .map_or(0, |member| member.info.raft_id as usize - 1)
 }
 
 fn note_standby(daemon: &mut Daemon, pg: &super::postgres::Pg, state: &State, well: bool, now: Moment) {
-    let Some(probe) = daemon.probe.clone().filter(|probe| probe.pm == pg.pm && pg.is_up()) else {
+    let Some(probe) = daemon
+        .probe
+        .clone()
+        .filter(|probe| probe.pm == pg.pm && pg.is_up())
+    else {
         daemon.adrift_since = None;
         return;
     };
-    let seen = daemon.timeline_seen.filter(|(of, _)| *of == pg.pm).map(|(_, timeline)| timeline);
+    let seen = daemon
+        .timeline_seen
+        .filter(|(of, _)| *of == pg.pm)
+        .map(|(_, timeline)| timeline);
     if let Some(timeline) = probe.timeline.max(seen) {
         daemon.timeline_seen = Some((pg.pm, timeline));
         daemon.holdings.fork = pg.fork(timeline).or(daemon.holdings.fork);
@@ -369,17 +428,26 @@ fn postgres_report(node: &Node, daemon: &Daemon) -> PostgresReport {
         fork: daemon.holdings.fork,
         ..PostgresReport::default()
     };
-    let Some(probe) = daemon.probe.clone().filter(|probe| probe.pm == node.pg.pm && node.pg.is_up()) else {
+    let Some(probe) = daemon
+        .probe
+        .clone()
+        .filter(|probe| probe.pm == node.pg.pm && node.pg.is_up())
+    else {
         return report;
     };
-    let seen = daemon.timeline_seen.filter(|(of, _)| *of == node.pg.pm).map(|(_, timeline)| timeline);
+    let seen = daemon
+        .timeline_seen
+        .filter(|(of, _)| *of == node.pg.pm)
+        .map(|(_, timeline)| timeline);
     report.timeline = probe.timeline.max(seen).max(report.timeline);
     if probe.in_recovery {
         report.received = probe.received;
         report.replayed = probe.replayed;
         report.replication_state = probe.streaming.then(|| "streaming".to_owned());
-        report.streamed_in =
-            daemon.streamed_in.filter(|(of, _)| *of == node.pg.pm).map(|(_, epoch)| epoch);
+        report.streamed_in = daemon
+            .streamed_in
+            .filter(|(of, _)| *of == node.pg.pm)
+            .map(|(_, epoch)| epoch);
     } else {
         report.location = probe.location;
         report.checkpointed = daemon.checkpointed.is_some() && daemon.checkpointed == daemon.running;

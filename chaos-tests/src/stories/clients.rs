@@ -15,7 +15,9 @@ pub struct Client {
 
 impl World {
     pub fn add_clients(&mut self) {
-        let pinned = (0..self.nodes.len()).filter(|n| !self.nodes[*n].witness).map(Some);
+        let pinned = (0..self.nodes.len())
+            .filter(|n| !self.nodes[*n].witness)
+            .map(Some);
         for pinned in std::iter::once(None).chain(pinned.collect::<Vec<_>>()) {
             let client = self.clients.len();
             self.clients.push(Client {
@@ -43,7 +45,9 @@ impl World {
     }
 
     fn open_gate(&mut self) -> Option<usize> {
-        let open: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].gate.is_some()).collect();
+        let open: Vec<usize> = (0..self.nodes.len())
+            .filter(|n| self.nodes[*n].gate.is_some())
+            .collect();
         let chosen = self.dice.below(open.len());
         open.get(chosen).copied()
     }

@@ -38,7 +38,6 @@ pub enum Fault {
     Starve(Who, u64),
     StarveAll(u64),
     Feed,
-    RaftDeaf(Who, bool),
     Ttl(u64),
     HandOver(Who),
     /// The next node that promised loses its daemon.
@@ -100,7 +99,11 @@ impl Plot {
         let off = SyncMode::Off;
         match bend {
             Bend::No => {
-                let plot = if dice.chance(55) { Self::Mix } else { Self::TOLD[dice.below(Self::TOLD.len())] };
+                let plot = if dice.chance(55) {
+                    Self::Mix
+                } else {
+                    Self::TOLD[dice.below(Self::TOLD.len())]
+                };
                 let mode = [SyncMode::Off, SyncMode::On, SyncMode::Quorum, SyncMode::Quorum][dice.below(4)];
                 (plot, mode)
             }
@@ -217,20 +220,14 @@ impl Plot {
                 (t + 400, F::CrashNode(Primary, long)),
                 (t + 401, F::KillPostmaster(Leader)),
             ],
-            Self::PromotedAndGone => vec![
-                (t, F::CrashOnPromotion),
-                (t, F::CrashNode(Primary, 1_000)),
-            ],
+            Self::PromotedAndGone => vec![(t, F::CrashOnPromotion), (t, F::CrashNode(Primary, 1_000))],
             Self::RestartAndDie => vec![
                 (t, F::StarveAll(6_000)),
                 (t + 200, F::KillPostmaster(Primary)),
                 (t + dice.between(450, 750), F::CrashNode(Primary, long)),
                 (t + 760, F::Feed),
             ],
-            Self::TailLost => vec![
-                (t, F::StarveAll(400)),
-                (t + 300, F::CrashNode(Primary, 5_000)),
-            ],
+            Self::TailLost => vec![(t, F::StarveAll(400)), (t + 300, F::CrashNode(Primary, 5_000))],
         }
     }
 }
@@ -254,12 +251,24 @@ fn mix(mode: SyncMode, dice: &mut Dice) -> Vec<(u64, Fault)> {
 }
 
 fn anybody(dice: &mut Dice) -> Who {
-    [Who::Primary, Who::Primary, Who::Leader, Who::Third, Who::Node(0), Who::Node(1), Who::Node(2)][dice.below(7)]
+    [
+        Who::Primary,
+        Who::Primary,
+        Who::Leader,
+        Who::Third,
+        Who::Node(0),
+        Who::Node(1),
+        Who::Node(2),
+    ][dice.below(7)]
 }
 
 fn any(mode: SyncMode, dice: &mut Dice) -> Fault {
     let who = anybody(dice);
-    let ms = if dice.chance(50) { dice.between(20, 900) } else { dice.between(900, 6_000) };
+    let ms = if dice.chance(50) {
+        dice.between(20, 900)
+    } else {
+        dice.between(900, 6_000)
+    };
     match dice.below(20) {
         0 | 1 => Fault::Isolate(who, ms),
         2 => Fault::Cut(who, anybody(dice), false, ms),
@@ -342,10 +351,6 @@ impl World {
                 self.soon(ms, ms + 1, Event::Fault(Fault::Feed));
             }
             Fault::Feed => self.net.starved.fill(false),
-            Fault::RaftDeaf(who, deaf) => {
-                let n = self.who(who);
-                self.net.raft_deaf[n] = deaf;
-            }
             _ => self.process_fault(fault),
         }
         self.note_reach();
@@ -411,7 +416,9 @@ impl World {
     fn configure_ttl(&mut self, ttl_ms: u64) {
         let leader = self.who(Who::Leader);
         let node = &self.nodes[leader];
-        let Some(term) = node.raft.lead(self.now, true).filter(|_| node.daemon.is_some()) else { return };
+        let Some(term) = node.raft.lead(self.now, true).filter(|_| node.daemon.is_some()) else {
+            return;
+        };
         let command = Command {
             expected: None,
             vote: Vote {

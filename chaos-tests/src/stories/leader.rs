@@ -2,7 +2,7 @@
 
 use super::agent::place;
 use super::bend::Bend;
-use super::node::{Asking, Word};
+use super::node::{Asking, Proposing, Word};
 use super::postgres::Names;
 use super::raft::Entry;
 use super::world::{Event, Message, World};
@@ -98,7 +98,9 @@ impl World {
             self.answer(n, from, sent_at, serial, grant);
             return;
         }
-        let Some((round, applied, out)) = self.nodes[n].raft.confirm(self.now) else { return };
+        let Some((round, applied, out)) = self.nodes[n].raft.confirm(self.now) else {
+            return;
+        };
         let until = self.now + ASK_DEADLINE;
         if let Some(daemon) = self.daemon(n) {
             daemon.asking.push(Asking {
@@ -179,7 +181,11 @@ impl World {
         self.line_at(n, from, us);
         let Some(answer) = answer else { return };
         if let Some(grant) = answer.grant {
-            let counted = if self.bend == Bend::DeadlineFromReceipt { now } else { answer.sent_at };
+            let counted = if self.bend == Bend::DeadlineFromReceipt {
+                now
+            } else {
+                answer.sent_at
+            };
             self.accept(n, grant, counted);
         }
         if let Some(daemon) = self.daemon(n) {
@@ -237,7 +243,10 @@ impl World {
         let Some(daemon) = &mut node.daemon else { return };
         let run = daemon.run;
         if tick {
-            self.after(if term.is_some() { TICK } else { 4 * TICK }, Event::Lead(n, run, true));
+            self.after(
+                if term.is_some() { TICK } else { 4 * TICK },
+                Event::Lead(n, run, true),
+            );
         } else {
             daemon.lead_due = false;
         }
@@ -248,12 +257,16 @@ impl World {
             node: n as u64 + 1,
         });
         daemon.desk.note_lead(vote, since);
-        daemon.proposing = daemon.proposing.filter(|(.., until)| world < *until && term.is_some());
+        daemon.proposing = daemon
+            .proposing
+            .filter(|under_way| world < under_way.until && term.is_some());
         if daemon.proposing.is_some() {
             return;
         }
         let (state, settings) = (node.state.clone(), node.settings.clone());
-        let Some(mut judgement) = daemon.desk.judge(&state, &settings, voters, now) else { return };
+        let Some(mut judgement) = daemon.desk.judge(&state, &settings, voters, now) else {
+            return;
+        };
         if judgement.wants_news && now.since(daemon.poked_others_at) >= POKE_EVERY_MS {
             daemon.poked_others_at = now;
             for to in (0..voters).filter(|to| *to != n) {
@@ -295,15 +308,27 @@ impl World {
         };
         let world = self.now;
         let Some(daemon) = self.daemon(n) else { return };
-        daemon.proposing = Some((None, state.epoch, world + PROPOSE_DEADLINE));
+        daemon.proposing = Some(Proposing {
+            place: None,
+            epoch: state.epoch,
+            until: world + PROPOSE_DEADLINE,
+        });
         let run = daemon.run;
         self.after(us, Event::Propose(n, run, Rc::new(command)));
     }
 
     /// The first promise that is heard is taken for proof.
     fn hear_one(&self, n: usize, state: &State, judgement: &mut Judgement, now: Moment) {
-        let Some(epoch) = state.primacy.fencing().filter(|_| judgement.rule == "proof-wanting") else { return };
-        let Some(daemon) = &self.nodes[n].daemon else { return };
+        let Some(epoch) = state
+            .primacy
+            .fencing()
+            .filter(|_| judgement.rule == "proof-wanting")
+        else {
+            return;
+        };
+        let Some(daemon) = &self.nodes[n].daemon else {
+            return;
+        };
         let digest = daemon.desk.digest(now);
         let holder = state.primacy.last().map(|(holder, _)| holder.clone());
         let Some(seen) = digest.iter().find(|seen| {
@@ -359,7 +384,10 @@ impl World {
         let level = node.raft.level_peers().first().copied();
         let Some(daemon) = &mut node.daemon else { return };
         let due = now.since(daemon.handed_over) > HAND_OVER_EVERY_MS;
-        let own = state.primacy.held().is_some_and(|(holder, _)| *holder == node.name);
+        let own = state
+            .primacy
+            .held()
+            .is_some_and(|(holder, _)| *holder == node.name);
         if let Some(to) = level.filter(|_| due && own) {
             daemon.handed_over = now;
             let out = node.raft.hand_over(to);
@@ -371,8 +399,8 @@ impl World {
         let leader = self.nodes[n].raft.leader;
         match self.nodes[n].raft.propose(command.clone(), self.now) {
             Some((at, term, out)) => {
-                if let Some((place, ..)) = self.daemon(n).and_then(|daemon| daemon.proposing.as_mut()) {
-                    *place = Some((at, term));
+                if let Some(under_way) = self.daemon(n).and_then(|daemon| daemon.proposing.as_mut()) {
+                    under_way.place = Some((at, term));
                 }
                 self.send_raft(n, out);
                 self.after_raft(n);
@@ -403,7 +431,10 @@ impl World {
         }
         self.check_applied(n, command, vote, before, &outcome);
         let holds = state.epoch != self.nodes[n].state.epoch
-            && state.primacy.held().is_some_and(|(holder, _)| *holder == self.nodes[n].name);
+            && state
+                .primacy
+                .held()
+                .is_some_and(|(holder, _)| *holder == self.nodes[n].name);
         let configured = state.config != self.nodes[n].state.config;
         let now = self.moment(n);
         let applied = (self.nodes[n].raft.applied, entry.term);
@@ -414,8 +445,8 @@ impl World {
         }
         if let Some(daemon) = &mut node.daemon {
             daemon.desk.note_state(&node.state, now);
-            if let Some((Some(place), epoch, _)) = daemon.proposing
-                && place == applied
+            if let Some(Proposing { place, epoch, .. }) = daemon.proposing
+                && place == Some(applied)
             {
                 daemon.proposing = None;
                 if !matches!(outcome, Outcome::Applied(_)) {

@@ -99,7 +99,11 @@ impl Net {
     }
 
     pub fn latency(&self, dice: &mut Dice) -> u64 {
-        let slow = if dice.chance(self.weather.slow) { self.weather.slow_ms } else { 0 };
+        let slow = if dice.chance(self.weather.slow) {
+            self.weather.slow_ms
+        } else {
+            0
+        };
         dice.between(150, 800) + if slow > 0 { dice.ms(0, slow) } else { 0 }
     }
 }

@@ -160,6 +160,17 @@ pub struct SyncWork {
     pub barrier: Option<usize>,
 }
 
+/// The leader's proposal under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposing {
+    /// Its place in the log and its term, once it is there.
+    pub place: Option<(usize, u64)>,
+    /// The epoch it was decided in.
+    pub epoch: Epoch,
+    /// Until when it is awaited.
+    pub until: u64,
+}
+
 /// Everything that dies with the daemon.
 pub struct Daemon {
     pub run: u64,
@@ -195,8 +206,7 @@ pub struct Daemon {
     pub loop_at: Moment,
     pub pass_due: bool,
     pub lead_due: bool,
-    /// The proposal under way: its place and term, its epoch before, until when it is awaited.
-    pub proposing: Option<(Option<(usize, u64)>, Epoch, u64)>,
+    pub proposing: Option<Proposing>,
     pub poked_others_at: Moment,
     pub handed_over: Moment,
     pub stuck_since: Option<Moment>,

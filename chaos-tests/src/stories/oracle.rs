@@ -46,8 +46,14 @@ impl Oracle {
 
     pub fn learn(&mut self, state: &State) {
         self.longest_ttl_ms = self.longest_ttl_ms.max(state.ttl_ms);
-        let rule = state.events.last().map(|event| event.rule.clone()).unwrap_or_default();
-        self.epochs.entry(state.epoch).or_insert((rule, state.sync.is_on()));
+        let rule = state
+            .events
+            .last()
+            .map(|event| event.rule.clone())
+            .unwrap_or_default();
+        self.epochs
+            .entry(state.epoch)
+            .or_insert((rule, state.sync.is_on()));
     }
 }
 
@@ -58,7 +64,14 @@ impl World {
     }
 
     /// P6: what was decided on another revision or under another vote changes nothing.
-    pub fn check_applied(&mut self, n: usize, command: &Command, vote: Vote, before: Revision, outcome: &Outcome) {
+    pub fn check_applied(
+        &mut self,
+        n: usize,
+        command: &Command,
+        vote: Vote,
+        before: Revision,
+        outcome: &Outcome,
+    ) {
         let applied = matches!(outcome, Outcome::Applied(_));
         if applied && (command.vote != vote || command.expected.is_some_and(|expected| expected != before)) {
             self.break_promise(format!("P6: {n} applied a stale {:?}", command.act));
@@ -70,7 +83,9 @@ impl World {
         let pm = self.nodes[n].pg.pm;
         let first = *self.oracle.postmasters.entry(epoch).or_insert((n, pm));
         if first != (n, pm) {
-            self.break_promise(format!("P6: epoch {epoch} has a second postmaster, at {n}, after {first:?}"));
+            self.break_promise(format!(
+                "P6: epoch {epoch} has a second postmaster, at {n}, after {first:?}"
+            ));
         }
         self.check_alone(n, epoch);
     }
@@ -99,7 +114,11 @@ impl World {
             let ms = (self.now - since) / 1_000;
             self.break_promise(format!("P4: {n} acknowledges {ms} ms after it lost the majority"));
         }
-        let later = self.oracle.served.iter().find(|(of, _, log)| *of > epoch && !log.contains(&id));
+        let later = self
+            .oracle
+            .served
+            .iter()
+            .find(|(of, _, log)| *of > epoch && !log.contains(&id));
         if let Some((of, by, _)) = later {
             let (of, by) = (*of, *by);
             self.break_promise(format!(
@@ -117,7 +136,13 @@ impl World {
         let (rule, sync) = self.oracle.epochs.get(&epoch).cloned().unwrap_or_default();
         // Without synchronous standbys a failover by the end of a lease may cost what nobody had received.
         let may_lose = !sync && ["lease-over", "best-standby", "bootstrap"].contains(&rule.as_str());
-        let lost: Vec<u64> = self.oracle.must.iter().filter(|id| !log.contains(id)).copied().collect();
+        let lost: Vec<u64> = self
+            .oracle
+            .must
+            .iter()
+            .filter(|id| !log.contains(id))
+            .copied()
+            .collect();
         if may_lose {
             self.oracle.must.retain(|id| log.contains(id));
         } else if !lost.is_empty() {
@@ -129,7 +154,10 @@ impl World {
         }
         if self.nodes[n].state.sync.is_on() {
             let base = self.nodes[n].pg.base;
-            let seen: Vec<u64> = self.nodes[n].pg.log[..base].iter().map(|record| record.id).collect();
+            let seen: Vec<u64> = self.nodes[n].pg.log[..base]
+                .iter()
+                .map(|record| record.id)
+                .collect();
             self.oracle.must.extend(seen);
         }
         self.oracle.served.push((epoch, n, log));
@@ -149,14 +177,20 @@ impl World {
         let count = self.nodes.len();
         let alive = |n: usize| self.nodes[n].daemon.is_some();
         let leads = |l: usize| {
-            let with = (0..count).filter(|v| alive(*v) && self.net.connects(l, *v)).count();
+            let with = (0..count)
+                .filter(|v| alive(*v) && self.net.connects(l, *v))
+                .count();
             alive(l) && with > count / 2
         };
         let could: Vec<bool> = (0..count).map(leads).collect();
         let reaches = |n: usize| alive(n) && (0..count).any(|l| could[l] && self.net.connects(n, l));
         let reached: Vec<bool> = (0..count).map(reaches).collect();
         for (since, reached) in self.oracle.cut_since.iter_mut().zip(reached) {
-            *since = if reached { None } else { Some(since.unwrap_or(self.now)) };
+            *since = if reached {
+                None
+            } else {
+                Some(since.unwrap_or(self.now))
+            };
         }
     }
 
@@ -164,7 +198,9 @@ impl World {
     pub fn is_well(&self, healed_at: u64, everybody: bool) -> bool {
         let served = self.oracle.gate_answer_at > healed_at + 1_500_000
             && self.oracle.gate_answer_at + 1_000_000 > self.now;
-        let Some(primary) = (0..self.nodes.len()).find(|n| self.nodes[*n].gate.is_some()) else { return false };
+        let Some(primary) = (0..self.nodes.len()).find(|n| self.nodes[*n].gate.is_some()) else {
+            return false;
+        };
         let follows = |n: usize| {
             let stream = self.nodes[n].pg.receiver.and_then(|id| self.streams.get(&id));
             stream.is_some_and(|stream| stream.from == primary)

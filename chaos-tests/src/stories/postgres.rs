@@ -165,7 +165,11 @@ impl Pg {
 
     /// The processes are gone. What was not flushed may be lost, or all of it after a power cut.
     pub fn crash(&mut self, power: bool, dice: &mut Dice) {
-        let kept = if power { self.flushed } else { self.flushed + dice.below(self.log.len() - self.flushed + 1) };
+        let kept = if power {
+            self.flushed
+        } else {
+            self.flushed + dice.below(self.log.len() - self.flushed + 1)
+        };
         self.log.truncate(kept);
         self.flushed = self.log.len();
         self.torn = 0;

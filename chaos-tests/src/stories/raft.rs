@@ -69,7 +69,11 @@ struct Lead {
 #[derive(Clone, Debug)]
 enum Role {
     Follower,
-    Candidate { pre: bool, forced: bool, votes: Vec<bool> },
+    Candidate {
+        pre: bool,
+        forced: bool,
+        votes: Vec<bool>,
+    },
     Leader(Lead),
 }
 
@@ -138,23 +142,32 @@ impl Raft {
 
     /// The term it leads, with its own first entry applied; `fresh` asks for a majority that answered lately.
     pub fn lead(&self, now: u64, fresh: bool) -> Option<u64> {
-        let Role::Leader(lead) = &self.role else { return None };
+        let Role::Leader(lead) = &self.role else {
+            return None;
+        };
         let mut heard: Vec<u64> = self.others().map(|peer| lead.fresh[peer]).collect();
         heard.sort_unstable_by(|a, b| b.cmp(a));
-        let quorum_at = heard.get(self.majority().saturating_sub(2)).copied().unwrap_or(now);
+        let quorum_at = heard
+            .get(self.majority().saturating_sub(2))
+            .copied()
+            .unwrap_or(now);
         (self.applied > lead.first && (!fresh || quorum_at + FRESH > now)).then_some(self.term)
     }
 
     /// Begins a round that proves the leadership; answers its number and what must be applied then.
     pub fn confirm(&mut self, now: u64) -> Option<(u64, usize, Out)> {
-        let Role::Leader(lead) = &mut self.role else { return None };
+        let Role::Leader(lead) = &mut self.role else {
+            return None;
+        };
         lead.round += 1;
         let round = lead.round;
         Some((round, self.commit, self.broadcast(now)))
     }
 
     pub fn confirmed(&self, round: u64) -> bool {
-        let Role::Leader(lead) = &self.role else { return false };
+        let Role::Leader(lead) = &self.role else {
+            return false;
+        };
         let acked = self.others().filter(|peer| lead.acked[*peer] >= round).count();
         acked + 1 >= self.majority()
     }
@@ -175,8 +188,12 @@ impl Raft {
 
     /// The peers that hold the whole log.
     pub fn level_peers(&self) -> Vec<usize> {
-        let Role::Leader(lead) = &self.role else { return Vec::new() };
-        self.others().filter(|peer| lead.level[*peer] == self.log.len()).collect()
+        let Role::Leader(lead) = &self.role else {
+            return Vec::new();
+        };
+        self.others()
+            .filter(|peer| lead.level[*peer] == self.log.len())
+            .collect()
     }
 
     pub fn hand_over(&self, to: usize) -> Out {
@@ -225,7 +242,9 @@ impl Raft {
     }
 
     fn broadcast(&mut self, now: u64) -> Out {
-        let Role::Leader(lead) = &self.role else { return Out::new() };
+        let Role::Leader(lead) = &self.role else {
+            return Out::new();
+        };
         self.others()
             .map(|peer| {
                 let next = lead.next[peer];
@@ -254,7 +273,9 @@ impl Raft {
     }
 
     fn advance(&mut self) {
-        let Role::Leader(lead) = &mut self.role else { return };
+        let Role::Leader(lead) = &mut self.role else {
+            return;
+        };
         let mut levels = lead.level.clone();
         levels[self.me] = self.log.len();
         levels.sort_unstable_by(|a, b| b.cmp(a));
@@ -427,7 +448,9 @@ impl Raft {
             return;
         }
         let mine = term == self.term;
-        let Role::Leader(lead) = &mut self.role else { return };
+        let Role::Leader(lead) = &mut self.role else {
+            return;
+        };
         if !mine {
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::bend::Bend;
 use super::node::Guard;
-use super::postgres::{Names, Proc, Record};
+use super::postgres::{Names, Proc, Wait};
 use super::world::{Event, World};
 use matriarch::cluster::{Epoch, Moment};
 
@@ -56,10 +56,16 @@ impl World {
         let id = self.fresh();
         let reserved = self.bend != Bend::TimelineUnreserved;
         let pg = &mut self.nodes[n].pg;
-        let (true, Proc::Standby, Some(epoch)) = (pg.pm == pm, pg.proc, pg.epoch) else { return };
+        let (true, Proc::Standby, Some(epoch)) = (pg.pm == pm, pg.proc, pg.epoch) else {
+            return;
+        };
         let parent = pg.timeline().0;
         let known = pg.histories.keys().copied().max().unwrap_or(1).max(parent);
-        let timeline = if reserved { target.max(known + 1) } else { known + 1 };
+        let timeline = if reserved {
+            target.max(known + 1)
+        } else {
+            known + 1
+        };
         pg.torn = 0;
         let switch = pg.end().lsn.0;
         pg.histories.insert(timeline, (parent, switch));
@@ -93,7 +99,11 @@ impl World {
             self.soon(0, 1_300, Event::Orphan(n, pm));
         }
         if self.nodes[n].guard.is_some() {
-            let us = if self.bend == Bend::OrphansLeft { 1_000 } else { self.dice.ms(3, 60) };
+            let us = if self.bend == Bend::OrphansLeft {
+                1_000
+            } else {
+                self.dice.ms(3, 60)
+            };
             self.after(us, Event::Reaped(n, pm));
         }
         self.wake(n);
@@ -201,12 +211,17 @@ impl World {
     pub fn arm(&mut self, n: usize, epoch: Epoch, until: Moment) -> bool {
         let bend = self.bend;
         let node = &mut self.nodes[n];
-        let Some(guard) = &mut node.guard else { return false };
+        let Some(guard) = &mut node.guard else {
+            return false;
+        };
         let over = guard.fencing.is_some() || guard.fenced.is_some_and(|fenced| epoch <= fenced);
         if over || guard.armed.is_some_and(|(armed, _)| epoch < armed) {
             return false;
         }
-        let old = guard.armed.filter(|(armed, _)| *armed == epoch).map(|(_, until)| until);
+        let old = guard
+            .armed
+            .filter(|(armed, _)| *armed == epoch)
+            .map(|(_, until)| until);
         guard.armed = Some((epoch, old.map_or(until, |old| old.max(until))));
         if guard.waking || bend == Bend::GuardMissing {
             return true;
@@ -218,7 +233,9 @@ impl World {
     }
 
     fn guard_sleeps(&mut self, n: usize, run: u64) {
-        let Some((_, until)) = self.nodes[n].guard.and_then(|guard| guard.armed) else { return };
+        let Some((_, until)) = self.nodes[n].guard.and_then(|guard| guard.armed) else {
+            return;
+        };
         let late = if self.bend == Bend::GuardLate { LATE_MS } else { 0 };
         let at = Moment((until.0 + late).saturating_sub(QUIT_BEFORE_MS));
         let when = self.nodes[n].clock.when(at).max(self.now);
@@ -238,7 +255,9 @@ impl World {
         let now = self.moment(n);
         let pg = self.nodes[n].pg.pm;
         let up = self.nodes[n].pg.is_up();
-        let Some(guard) = self.nodes[n].guard.as_mut().filter(|guard| guard.run == run) else { return };
+        let Some(guard) = self.nodes[n].guard.as_mut().filter(|guard| guard.run == run) else {
+            return;
+        };
         guard.waking = false;
         let Some((epoch, until)) = guard.armed else { return };
         let until = until.plus(late);
@@ -263,13 +282,15 @@ impl World {
     /// A client's write reaches the server; answers whether it was taken.
     pub fn write(&mut self, n: usize, client: Option<(usize, u64)>) -> bool {
         let node = &self.nodes[n];
-        let Some(epoch) = node.pg.epoch.filter(|_| node.pg.proc == Proc::Primary) else { return false };
+        let Some(epoch) = node.pg.epoch.filter(|_| node.pg.proc == Proc::Primary) else {
+            return false;
+        };
         let id = self.fresh();
         let bytes = self.dice.between(60, 9_000);
         let pg = &mut self.nodes[n].pg;
         let timeline = pg.timeline().0;
         let upto = pg.write(id, timeline, bytes, epoch);
-        pg.waits.push(super::postgres::Wait {
+        pg.waits.push(Wait {
             upto,
             id,
             epoch,
@@ -300,7 +321,7 @@ impl World {
         let upto = pg.flushed.min(self.acknowledged_upto(n));
         let (done, waits) = self.nodes[n].pg.waits.iter().partition(|wait| wait.upto <= upto);
         self.nodes[n].pg.waits = waits;
-        let done: Vec<super::postgres::Wait> = done;
+        let done: Vec<Wait> = done;
         for wait in done {
             self.acknowledged(n, wait.id, wait.epoch);
             if let Some((client, serial)) = wait.client {
@@ -311,7 +332,9 @@ impl World {
 
     /// How much of the log enough standbys have flushed, by the names in force.
     fn acknowledged_upto(&self, n: usize) -> usize {
-        let Names::Any(count, names) = &self.nodes[n].pg.names else { return usize::MAX };
+        let Names::Any(count, names) = &self.nodes[n].pg.names else {
+            return usize::MAX;
+        };
         let mut flushed: Vec<usize> = self
             .streams
             .values()
@@ -320,11 +343,9 @@ impl World {
             .map(|stream| stream.flushed)
             .collect();
         flushed.sort_unstable_by(|a, b| b.cmp(a));
-        flushed.get((*count as usize).saturating_sub(1)).copied().unwrap_or(0)
-    }
-
-    /// The log of `n` up to there, for the checks.
-    pub fn ids(&self, n: usize) -> impl Iterator<Item = &Record> {
-        self.nodes[n].pg.log.iter()
+        flushed
+            .get((*count as usize).saturating_sub(1))
+            .copied()
+            .unwrap_or(0)
     }
 }

@@ -1,20 +1,16 @@
 //! What a node does towards its duty, one job at a time, after `src/node/steps.rs`, `jobs.rs` and `settle.rs`.
 
-use super::agent::{SYSTEM, place, primary_endpoint, process};
+use super::agent::{place, primary_endpoint, process};
 use super::bend::Bend;
-use super::node::{Holdings, Purpose, SyncWork};
-use super::postgres::{Names, Proc};
+use super::node::{Holdings, Purpose};
+use super::postgres::Proc;
 use super::world::{Event, World};
-use matriarch::cluster::{
-    Epoch, Incarnation, Moment, Origin, Promise, Role, State, Synced, Timeline, WalEnd,
-};
+use matriarch::cluster::{Epoch, Incarnation, Moment, Origin, Role, State, Timeline};
 use matriarch::decide::duty::{Data, Duty, Process};
-use matriarch::decide::sync;
 use std::rc::Rc;
 
 const RETRY_MS: u64 = 1_000;
 const LEFTOVERS_MS: u64 = 500;
-const SPARED_MS: u64 = 60_000;
 /// How often a job asks whether it is there.
 const POLL: u64 = 8_000;
 
@@ -114,7 +110,8 @@ impl World {
         let node = &mut self.nodes[n];
         node.ledger.used = epoch;
         let Some(daemon) = &mut node.daemon else { return };
-        let up = daemon.probe.as_ref().is_some_and(|probe| probe.in_recovery) && node.pg.proc == Proc::Standby;
+        let up =
+            daemon.probe.as_ref().is_some_and(|probe| probe.in_recovery) && node.pg.proc == Proc::Standby;
         let down = node.pg.proc == Proc::Down;
         let until = daemon.tenancy.until;
         let leased = daemon.tenancy.epoch == epoch;
@@ -164,121 +161,6 @@ impl World {
         self.begin_sync_work(n, epoch, state);
     }
 
-    /// The names follow what is agreed.
-    fn begin_sync_work(&mut self, n: usize, epoch: Epoch, state: &Rc<State>) {
-        let id = self.fresh();
-        let unproved = self.bend == Bend::SettleUnproved;
-        let node = &mut self.nodes[n];
-        let Some(daemon) = &mut node.daemon else { return };
-        let serial = state.sync.serial;
-        let done = Synced { epoch, serial };
-        let Some(quorum) = state.sync.current() else {
-            node.pg.names = Names::Empty;
-            daemon.sync_work = None;
-            self.release(n);
-            return;
-        };
-        let under_way = daemon
-            .sync_work
-            .as_ref()
-            .is_some_and(|work| (work.epoch, work.serial) == (epoch, serial));
-        let proved = daemon.synced == Some(done) && !unproved;
-        if quorum.primary != node.name || under_way || proved {
-            return;
-        }
-        if unproved {
-            if daemon.synced == Some(done) {
-                return;
-            }
-            daemon.synced = Some(done);
-            daemon.barrier_in = Some(epoch);
-        }
-        daemon.sync_work = Some(SyncWork {
-            id,
-            epoch,
-            serial,
-            barrier: None,
-        });
-        let run = daemon.run;
-        let (low, high) = if unproved { (2_000, 4_000) } else { (4, 30) };
-        self.soon(low, high, Event::SyncWork(n, run, id, 0));
-    }
-
-    pub fn sync_work(&mut self, n: usize, id: u64, stage: u8) {
-        let node = &self.nodes[n];
-        let Some(daemon) = &node.daemon else { return };
-        let Some(work) = daemon.sync_work.clone().filter(|work| work.id == id) else { return };
-        let state = node.state.clone();
-        let run = daemon.run;
-        let same = daemon.running == Some(work.epoch)
-            && state.sync.serial == work.serial
-            && node.pg.proc == Proc::Primary;
-        let Some(quorum) = state.sync.current().filter(|_| same) else {
-            if let Some(daemon) = self.daemon(n) {
-                daemon.sync_work = None;
-            }
-            return;
-        };
-        match stage {
-            0 => {
-                let names = Names::parse(&sync::names(quorum, node.settings.synchronous_mode));
-                self.take_names(n, names);
-                self.soon(4, 30, Event::SyncWork(n, run, id, 1));
-            }
-            1 => {
-                self.write(n, None);
-                let barrier = self.nodes[n].pg.log.len();
-                if let Some(work) = self.daemon(n).and_then(|daemon| daemon.sync_work.as_mut()) {
-                    work.barrier = Some(barrier);
-                }
-                self.after(POLL, Event::SyncWork(n, run, id, 2));
-            }
-            _ => {
-                let barrier = work.barrier.unwrap_or(usize::MAX);
-                let waiting = self.nodes[n].pg.waits.iter().any(|wait| wait.upto == barrier);
-                if waiting {
-                    self.after(POLL, Event::SyncWork(n, run, id, 2));
-                    return;
-                }
-                if let Some(daemon) = self.daemon(n) {
-                    daemon.sync_work = None;
-                    daemon.barrier_in = Some(work.epoch);
-                    daemon.synced = Some(Synced {
-                        epoch: work.epoch,
-                        serial: work.serial,
-                    });
-                }
-                self.wake(n);
-            }
-        }
-    }
-
-    /// New names are in force; walsenders of the dropped, or all of them where more must flush, are ended.
-    pub fn take_names(&mut self, n: usize, names: Names) {
-        let count = |names: &Names| match names {
-            Names::Empty => 0,
-            Names::Any(count, _) => *count,
-        };
-        let grows = count(&names) > count(&self.nodes[n].pg.names);
-        let member = |to: usize| match &names {
-            Names::Any(_, members) => members.contains(self.nodes[to].name.as_str()),
-            Names::Empty => false,
-        };
-        let ended: Vec<u64> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.from == n && stream.sender_open && stream.plain)
-            .filter(|(_, stream)| grows || !member(stream.to))
-            .map(|(id, _)| *id)
-            .collect();
-        self.say(|| format!("{n}: names are {names:?}"));
-        self.nodes[n].pg.names = names;
-        for id in ended {
-            self.close_sender(id);
-        }
-        self.release(n);
-    }
-
     fn upstream(&self, n: usize, holder: usize, state: &State) -> (usize, bool) {
         let node = &self.nodes[n];
         let plain = !state.sync.is_on() || state.sync.counts(&node.name, node.ledger.incarnation);
@@ -286,7 +168,9 @@ impl World {
     }
 
     fn follow(&mut self, n: usize, state: &Rc<State>, now: Moment) {
-        let Some((holder, _)) = state.primacy.held() else { return };
+        let Some((holder, _)) = state.primacy.held() else {
+            return;
+        };
         let wanted = self.upstream(n, place(state, holder), state);
         let node = &self.nodes[n];
         let Some(daemon) = &node.daemon else { return };
@@ -307,14 +191,21 @@ impl World {
         if process(node, daemon) != Process::Down || !daemon.may_try("start", now) {
             return;
         }
-        let holder = state.primacy.held().map(|(holder, _)| holder).filter(|holder| **holder != node.name);
+        let holder = state
+            .primacy
+            .held()
+            .map(|(holder, _)| holder)
+            .filter(|holder| **holder != node.name);
         let upstream = holder.map(|holder| self.upstream(n, place(state, holder), state));
         self.start_job(n, Purpose::Standby(upstream), 5, 30);
     }
 
     fn stop_first(&mut self, n: usize, now: Moment) -> bool {
         let node = &mut self.nodes[n];
-        let down = node.daemon.as_ref().is_none_or(|daemon| process(node, daemon) == Process::Down);
+        let down = node
+            .daemon
+            .as_ref()
+            .is_none_or(|daemon| process(node, daemon) == Process::Down);
         if !down {
             if let Some(daemon) = &mut node.daemon {
                 daemon.holdings.set_end(None, now);
@@ -337,7 +228,9 @@ impl World {
             daemon.holdings.data = Data::Broken(why);
             return;
         }
-        let Some(source) = primary_endpoint(daemon, state, true, now) else { return };
+        let Some(source) = primary_endpoint(daemon, state, true, now) else {
+            return;
+        };
         daemon.rewound = daemon.holdings.end;
         self.new_copy(n);
         self.say(|| format!("{n}: rewinds from {source}: {why}"));
@@ -350,7 +243,9 @@ impl World {
         }
         let Some(daemon) = self.daemon(n) else { return };
         let ready = daemon.may_try("clone", now);
-        let Some(source) = primary_endpoint(daemon, state, false, now).filter(|_| ready) else { return };
+        let Some(source) = primary_endpoint(daemon, state, false, now).filter(|_| ready) else {
+            return;
+        };
         self.new_copy(n);
         self.nodes[n].pg.present = false;
         self.say(|| format!("{n}: clones from {source}"));
@@ -365,7 +260,7 @@ impl World {
         ledger.incarnation = Some(Incarnation(copy + 100));
     }
 
-    fn retry(&mut self, n: usize, what: &'static str) {
+    pub fn retry(&mut self, n: usize, what: &'static str) {
         let now = self.moment(n);
         if let Some(daemon) = self.daemon(n) {
             daemon.job = None;
@@ -373,14 +268,14 @@ impl World {
         }
     }
 
-    fn finished(&mut self, n: usize) {
+    pub fn finished(&mut self, n: usize) {
         if let Some(daemon) = self.daemon(n) {
             daemon.job = None;
         }
         self.wake(n);
     }
 
-    fn again(&mut self, n: usize, id: u64) {
+    pub fn again(&mut self, n: usize, id: u64) {
         if let Some(run) = self.daemon(n).map(|daemon| daemon.run) {
             self.after(POLL, Event::Job(n, run, id, 1));
         }
@@ -389,7 +284,9 @@ impl World {
     /// A job goes on.
     pub fn work(&mut self, n: usize, id: u64, stage: u8) {
         let Some(daemon) = self.daemon(n) else { return };
-        let Some((_, purpose)) = daemon.job.clone().filter(|(of, _)| *of == id) else { return };
+        let Some((_, purpose)) = daemon.job.clone().filter(|(of, _)| *of == id) else {
+            return;
+        };
         let now = self.moment(n);
         match purpose {
             Purpose::Inspect => self.inspect(n, now),
@@ -432,203 +329,5 @@ impl World {
             Purpose::Rewind(source) => self.rewound(n, source),
             Purpose::Promise(epoch) => self.promise(n, id, epoch, stage),
         }
-    }
-
-    fn inspect(&mut self, n: usize, now: Moment) {
-        let (doing, present) = (self.nodes[n].ledger.doing, self.nodes[n].pg.present);
-        let timeline = self.nodes[n].pg.timeline();
-        if let Some(daemon) = self.daemon(n) {
-            daemon.holdings.set_end(None, now);
-            daemon.holdings.timeline = Some(timeline);
-            daemon.holdings.data = match (present, doing) {
-                (false, _) => Data::Absent,
-                (true, true) => Data::Broken("work on it was interrupted".to_owned()),
-                _ => Data::Present {
-                    system_id: SYSTEM,
-                    end: None,
-                },
-            };
-        }
-        self.finished(n);
-    }
-
-    /// The names that are in force before anything of `epoch` accepts a write.
-    fn first_names(&self, n: usize) -> Names {
-        let node = &self.nodes[n];
-        match node.state.sync.current() {
-            None => Names::Empty,
-            Some(quorum) if quorum.primary == node.name => {
-                Names::parse(&sync::names(quorum, node.settings.synchronous_mode))
-            }
-            Some(_) => Names::nobody(),
-        }
-    }
-
-    fn restart(&mut self, n: usize, id: u64, epoch: Epoch, stage: u8) {
-        let pg = &self.nodes[n].pg;
-        if stage == 0 {
-            if pg.proc == Proc::Down {
-                self.nodes[n].pg.names = self.first_names(n);
-                self.start_postmaster(n, Some(epoch));
-            }
-            self.again(n, id);
-            return;
-        }
-        match pg.proc {
-            Proc::Primary => self.risen(n, epoch, true),
-            Proc::Starting => self.again(n, id),
-            _ => self.not_risen(n),
-        }
-    }
-
-    fn promote(&mut self, n: usize, id: u64, epoch: Epoch, target: Timeline, stage: u8) {
-        if stage == 0 {
-            let names = self.first_names(n);
-            let slow = self.nodes[n].slow_promotion;
-            let pg = &mut self.nodes[n].pg;
-            pg.names = names;
-            pg.epoch = Some(epoch);
-            let pm = pg.pm;
-            let (low, high) = if slow { (800, 4_000) } else { (20, 200) };
-            self.soon(low, high, Event::Promoted(n, pm, target.0));
-            self.again(n, id);
-            return;
-        }
-        let pg = &self.nodes[n].pg;
-        match pg.proc {
-            Proc::Primary if pg.timeline() == target || self.bend == Bend::TimelineUnreserved => {
-                self.risen(n, epoch, false);
-            }
-            Proc::Standby => self.again(n, id),
-            _ => self.not_risen(n),
-        }
-    }
-
-    fn risen(&mut self, n: usize, epoch: Epoch, checkpointed: bool) {
-        let timeline = self.nodes[n].pg.timeline();
-        let fork = self.nodes[n].pg.fork(timeline);
-        if let Some(daemon) = self.daemon(n) {
-            daemon.risen = Some(epoch);
-            daemon.holdings.fork = fork;
-            if checkpointed {
-                daemon.checkpointed = Some(epoch);
-            }
-        }
-        self.probe_now(n);
-        self.finished(n);
-    }
-
-    fn not_risen(&mut self, n: usize) {
-        let now = self.moment(n);
-        if let Some(daemon) = self.daemon(n) {
-            daemon.unpromotable = Some(("it could not become primary".to_owned(), now.plus(SPARED_MS)));
-            daemon.holdings.data = Data::Unknown;
-            daemon.job = None;
-        }
-        self.fence(n, "it did not become primary");
-    }
-
-    fn stop(&mut self, n: usize, id: u64, stage: u8) {
-        let pg = &self.nodes[n].pg;
-        let pm = pg.pm;
-        match pg.proc {
-            Proc::Down => {
-                self.finished(n);
-                return;
-            }
-            Proc::Ending if self.nodes[n].guard.is_some() => {
-                self.soon(5, 30, Event::Reaped(n, pm));
-            }
-            _ if stage == 0 => self.soon(5, 40, Event::Kill(n, pm)),
-            _ => {}
-        }
-        self.again(n, id);
-    }
-
-    fn source_serves(&self, n: usize, source: usize) -> bool {
-        self.nodes[source].pg.proc == Proc::Primary && self.net.connects(n, source)
-    }
-
-    fn cloned(&mut self, n: usize, source: usize) {
-        if !self.source_serves(n, source) {
-            self.retry(n, "clone");
-            return;
-        }
-        let from = &self.nodes[source].pg;
-        let (log, histories) = (from.log[..from.flushed].to_vec(), from.histories.clone());
-        let node = &mut self.nodes[n];
-        node.pg.flushed = log.len();
-        node.pg.replayed = log.len();
-        node.pg.log = log;
-        node.pg.histories = histories;
-        node.pg.present = true;
-        self.new_data(n);
-    }
-
-    fn new_data(&mut self, n: usize) {
-        let node = &mut self.nodes[n];
-        node.ledger.doing = false;
-        node.ledger.reached = None;
-        if let Some(daemon) = &mut node.daemon {
-            daemon.holdings = Holdings::default();
-        }
-        self.finished(n);
-    }
-
-    fn rewound(&mut self, n: usize, source: usize) {
-        if !self.source_serves(n, source) {
-            self.retry(n, "rewind");
-            return;
-        }
-        let from = &self.nodes[source].pg;
-        if let Some(point) = from.rewind_point(&self.nodes[n].pg) {
-            let own = self.nodes[n].pg.log.iter().filter(|record| record.end <= point);
-            let theirs = from.log[..from.flushed].iter().filter(|record| record.end > point);
-            let log: Vec<_> = own.chain(theirs).copied().collect();
-            let histories = from.histories.clone();
-            let pg = &mut self.nodes[n].pg;
-            pg.flushed = log.len();
-            pg.replayed = log.len();
-            pg.log = log;
-            pg.histories = histories;
-        }
-        self.new_data(n);
-    }
-
-    fn promise(&mut self, n: usize, id: u64, epoch: Epoch, stage: u8) {
-        let node = &mut self.nodes[n];
-        let Some(daemon) = &mut node.daemon else { return };
-        let run = daemon.run;
-        if stage == 0 {
-            node.ledger.promised = epoch;
-            node.pg.before_promise = node.pg.upstream.or(node.pg.before_promise);
-            daemon.configured = None;
-            self.soon(5, 80, Event::Job(n, run, id, 1));
-            return;
-        }
-        if stage == 1 {
-            self.repoint(n, None);
-            self.soon(5, 25, Event::Job(n, run, id, 2));
-            return;
-        }
-        if node.pg.receiver.is_some() || !matches!(node.pg.proc, Proc::Standby | Proc::Down) {
-            self.finished(n);
-            return;
-        }
-        let end = if self.bend == Bend::SaidPosition && node.pg.proc == Proc::Standby {
-            let received = node.pg.received_since_start.then_some(node.pg.end().lsn);
-            let lsn = received.unwrap_or_default().max(node.pg.lsn(node.pg.replayed));
-            WalEnd {
-                timeline: node.pg.timeline(),
-                lsn,
-            }
-        } else {
-            node.pg.end()
-        };
-        daemon.promise = Some(Promise { epoch, end });
-        daemon.poked = true;
-        self.spring_promise(n);
-        self.say(|| format!("{n}: promises {epoch}, its log ends at {}@{}", end.timeline, end.lsn));
-        self.finished(n);
     }
 }

@@ -40,7 +40,12 @@ impl World {
         let serves = matches!(upstream.pg.proc, Proc::Primary | Proc::Standby)
             && upstream.up
             && upstream.paused_until <= self.now;
-        if from == n || !serves || !self.net.connects(n, from) || self.net.starved[n] || !upstream.pg.lets_stream(pg.end()) {
+        if from == n
+            || !serves
+            || !self.net.connects(n, from)
+            || self.net.starved[n]
+            || !upstream.pg.lets_stream(pg.end())
+        {
             self.after(RETRY, Event::Connect(n, pm));
             return;
         }
@@ -89,7 +94,9 @@ impl World {
         for id in open {
             let latency = self.net.latency(&mut self.dice);
             let now = self.now;
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
             stream.sent = upto;
             stream.last_arrival = stream.last_arrival.max(now + latency);
             let us = stream.last_arrival - now;
@@ -98,7 +105,9 @@ impl World {
     }
 
     pub fn wal(&mut self, id: u64, upto: usize) {
-        let Some(stream) = self.streams.get(&id).cloned() else { return };
+        let Some(stream) = self.streams.get(&id).cloned() else {
+            return;
+        };
         let (from, to) = (stream.from, stream.to);
         if !stream.receiver_open || self.nodes[to].pg.receiver != Some(id) {
             return;
@@ -134,7 +143,9 @@ impl World {
 
     fn stalled(&mut self, id: u64, again: Event) {
         let now = self.now;
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         let since = *stream.stalled_since.get_or_insert(now);
         if now - since > TIMEOUT {
             self.close_receiver(id);
@@ -144,7 +155,9 @@ impl World {
     }
 
     pub fn stream_flushed(&mut self, id: u64, upto: usize) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
         let to = stream.to;
         let slow = self.nodes[to].slow_replay;
         let pg = &mut self.nodes[to].pg;
@@ -162,14 +175,18 @@ impl World {
     fn send_feedback(&mut self, id: u64, upto: usize) {
         let latency = self.net.latency(&mut self.dice);
         let now = self.now;
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         stream.last_feedback = stream.last_feedback.max(now + latency);
         let us = stream.last_feedback - now;
         self.after(us, Event::Feedback(id, upto, now));
     }
 
     pub fn feedback(&mut self, id: u64, upto: usize, since: u64) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if !stream.sender_open {
             return;
         }
@@ -204,14 +221,18 @@ impl World {
     }
 
     pub fn close_sender(&mut self, id: u64) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if !std::mem::replace(&mut stream.sender_open, false) {
             return;
         }
         let stream = stream.clone();
         if stream.receiver_open {
             // What was sent before arrives before.
-            let us = self.news_of_the_end(&stream).max((stream.last_arrival + 1).saturating_sub(self.now));
+            let us = self
+                .news_of_the_end(&stream)
+                .max((stream.last_arrival + 1).saturating_sub(self.now));
             self.after(us, Event::CloseReceiver(id));
         } else {
             self.streams.remove(&id);
@@ -220,7 +241,9 @@ impl World {
 
     /// What was received is flushed as the receiver ends; nobody is told of that.
     pub fn close_receiver(&mut self, id: u64) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         if !std::mem::replace(&mut stream.receiver_open, false) {
             return;
         }

@@ -9,7 +9,7 @@ use super::oracle::Oracle;
 use super::raft;
 use super::random::Dice;
 use super::streams::Stream;
-use matriarch::cluster::{Answer, Command, Report, Revision, Settings, State, SyncMode};
+use matriarch::cluster::{Answer, Command, Report, Settings, State, SyncMode};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
@@ -178,7 +178,9 @@ impl World {
     /// Lets things happen until `end` or until `done`; false when a promise broke.
     pub fn run_until(&mut self, end: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
         while self.oracle.broken.is_none() {
-            let Some(Reverse(Due(at, _, event))) = self.queue.pop() else { return true };
+            let Some(Reverse(Due(at, _, event))) = self.queue.pop() else {
+                return true;
+            };
             if at > end {
                 let serial = self.fresh();
                 self.queue.push(Reverse(Due(at, serial, event)));
@@ -233,14 +235,19 @@ impl World {
             | Event::Orphan(n, _)
             | Event::Flush(n, ..)
             | Event::Connect(n, _) => Owner::Machine(*n),
-            Event::Wal(stream, _) | Event::Flushed(stream, _) | Event::CloseReceiver(stream) => end(stream, false),
+            Event::Wal(stream, _) | Event::Flushed(stream, _) | Event::CloseReceiver(stream) => {
+                end(stream, false)
+            }
             Event::Feedback(stream, ..) | Event::CloseSender(stream) => end(stream, true),
             _ => Owner::Nobody,
         }
     }
 
     fn alive(&self, n: usize, run: u64) -> bool {
-        self.nodes[n].daemon.as_ref().is_some_and(|daemon| daemon.run == run)
+        self.nodes[n]
+            .daemon
+            .as_ref()
+            .is_some_and(|daemon| daemon.run == run)
     }
 
     fn happen(&mut self, event: Event) {
@@ -413,11 +420,11 @@ impl World {
 
     /// The newest agreed state that anybody applied.
     pub fn agreed(&self) -> &Rc<State> {
-        let newest = self.nodes.iter().map(|node| &node.state).max_by_key(|state| state.revision);
+        let newest = self
+            .nodes
+            .iter()
+            .map(|node| &node.state)
+            .max_by_key(|state| state.revision);
         newest.unwrap_or(&self.nodes[0].state)
-    }
-
-    pub fn revision(&self, n: usize) -> Revision {
-        self.nodes[n].state.revision
     }
 }
