@@ -247,6 +247,19 @@ fn mix(mode: SyncMode, dice: &mut Dice) -> Vec<(u64, Fault)> {
         let at = dice.between(500, 17_000);
         faults.push((at, any(mode, dice)));
     }
+    // Misfortunes rarely come alone: a few more while a failover is under way.
+    if dice.chance(60) {
+        let at = dice.between(4_000, 14_000);
+        let first = [
+            Fault::CrashNode(Who::Primary, 3_000),
+            Fault::Isolate(Who::Primary, 3_000),
+            Fault::KillPostmaster(Who::Primary),
+        ];
+        faults.push((at, first[dice.below(3)]));
+        for _ in 0..dice.between(1, 5) {
+            faults.push((at + dice.between(0, 1_500), any(mode, dice)));
+        }
+    }
     faults
 }
 
@@ -269,7 +282,10 @@ fn any(mode: SyncMode, dice: &mut Dice) -> Fault {
     } else {
         dice.between(900, 6_000)
     };
-    match dice.below(20) {
+    match dice.below(23) {
+        20 => Fault::CrashOnPromise,
+        21 => Fault::CrashOnPromotion,
+        22 => Fault::PauseOnEpoch,
         0 | 1 => Fault::Isolate(who, ms),
         2 => Fault::Cut(who, anybody(dice), false, ms),
         3 => Fault::Cut(who, anybody(dice), true, ms),

@@ -133,9 +133,22 @@ impl World {
         self.oracle.gates += 1;
         self.say(|| format!("{n}: gate opens in epoch {epoch}"));
         let log: HashSet<u64> = self.nodes[n].pg.log.iter().map(|record| record.id).collect();
-        let (rule, sync) = self.oracle.epochs.get(&epoch).cloned().unwrap_or_default();
-        // Without synchronous standbys a failover by the end of a lease may cost what nobody had received.
-        let may_lose = !sync && ["lease-over", "best-standby", "bootstrap"].contains(&rule.as_str());
+        let rule = self
+            .oracle
+            .epochs
+            .get(&epoch)
+            .map(|(rule, _)| rule.clone())
+            .unwrap_or_default();
+        // Without synchronous standbys a failover by the end of a lease may cost what nobody had received; also one
+        // that never came as far as its gate, before this one.
+        let last = self.oracle.served.last().map_or(Epoch(0), |(of, ..)| *of);
+        let may_lose = self
+            .oracle
+            .epochs
+            .range(last.next()..=epoch.max(last.next()))
+            .any(|(_, (rule, sync))| {
+                !sync && ["lease-over", "best-standby", "long-ago"].contains(&rule.as_str())
+            });
         let lost: Vec<u64> = self
             .oracle
             .must
