@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 /// What was seen, and the first promise that broke.
 pub struct Oracle {
     pub broken: Option<String>,
-    /// Records that somebody was told of, or could read at a gate.
-    must: HashSet<u64>,
+    /// Records that somebody was told of, or could read at a gate, and in which epoch.
+    must: BTreeMap<u64, Epoch>,
     /// Gates that opened: epoch, node, everything in its log.
     served: Vec<(Epoch, usize, HashSet<u64>)>,
     /// How each epoch came about: the rule, and whether commits waited for standbys.
@@ -30,7 +30,7 @@ impl Oracle {
     pub fn new(nodes: usize) -> Self {
         Self {
             broken: None,
-            must: HashSet::new(),
+            must: BTreeMap::new(),
             served: Vec::new(),
             epochs: BTreeMap::new(),
             postmasters: BTreeMap::new(),
@@ -125,7 +125,7 @@ impl World {
                 "P1/P2: {n} acknowledges {id} of epoch {epoch}, which {by}, serving in epoch {of}, does not have"
             ));
         }
-        self.oracle.must.insert(id);
+        self.oracle.must.entry(id).or_insert(epoch);
     }
 
     /// Clients are let in.
@@ -149,15 +149,11 @@ impl World {
             .any(|(_, (rule, sync))| {
                 !sync && ["lease-over", "best-standby", "long-ago"].contains(&rule.as_str())
             });
-        let lost: Vec<u64> = self
-            .oracle
-            .must
-            .iter()
-            .filter(|id| !log.contains(id))
-            .copied()
-            .collect();
+        // An old primary that wakes up may open its gate until its lease ends: it lacks what came later.
+        let known = self.oracle.must.iter().filter(|(_, of)| **of <= epoch);
+        let lost: Vec<u64> = known.map(|(id, _)| *id).filter(|id| !log.contains(id)).collect();
         if may_lose {
-            self.oracle.must.retain(|id| log.contains(id));
+            self.oracle.must.retain(|id, _| log.contains(id));
         } else if !lost.is_empty() {
             self.break_promise(format!(
                 "P2: {n} serves in epoch {epoch} ({rule}) without {} records that clients know of, e.g. {:?}",
@@ -167,11 +163,9 @@ impl World {
         }
         if self.nodes[n].state.sync.is_on() {
             let base = self.nodes[n].pg.base;
-            let seen: Vec<u64> = self.nodes[n].pg.log[..base]
-                .iter()
-                .map(|record| record.id)
-                .collect();
-            self.oracle.must.extend(seen);
+            for record in &self.nodes[n].pg.log[..base] {
+                self.oracle.must.entry(record.id).or_insert(epoch);
+            }
         }
         self.oracle.served.push((epoch, n, log));
     }
