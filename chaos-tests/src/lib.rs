@@ -46,6 +46,7 @@ pub mod plain;
 pub mod processes;
 pub mod rest;
 pub mod sim;
+pub mod stories;
 mod sys;
 pub mod writer;
 

@@ -100,11 +100,13 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
         .saturating_sub(settings.report_interval_ms);
     // A standby that was just added has yet to stream under the name that counts.
     let floor = view.lead_since.max(view.held_since).max(view.sync_since);
+    // Only the primary tells that a stream moves: while it is silent, that none moved is its silence, not theirs.
+    let told_at = view.heard.get(holder).map_or(view.now, |heard| heard.at);
     let lag = lag_of(view, holder);
     let there = |member: &Member, heard: &Heard, counts: bool| {
         let name = &member.info.name;
         let now = view.fresh(name).is_some() && streams(&heard.report, epoch);
-        let lately = view.now.since(heard.streamed_at.max(floor)) < allowed.max(1);
+        let lately = told_at.since(heard.streamed_at.max(floor)) < allowed.max(1);
         let level = settings
             .maximum_lag_on_syncnode
             .is_none_or(|limit| lag(heard) <= limit);

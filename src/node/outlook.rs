@@ -7,6 +7,8 @@ use crate::cluster::{Endpoint, Moment, State};
 
 /// What was heard of a primary longer ago says nothing of it.
 const STALE_MS: u64 = 3_000;
+/// A primary that was last heard of longer ago is not copied from, and does not show that a standby's stream fails.
+const THERE_MS: u64 = 1_000;
 
 impl Agent {
     /// Only where a silent primary would be fenced before its lease is over.
@@ -48,14 +50,16 @@ impl Agent {
         ))
     }
 
-    /// The primary's address, if its newest report shows that it serves; `checkpointed` asks for more.
+    /// The primary's address, if its newest report is new enough and shows that it serves; `checkpointed` asks for more.
+    /// Under a primary that is gone nobody's log is doubted and nobody's data makes room for a copy.
     pub(super) fn primary_endpoint(&self, state: &State, checkpointed: bool) -> Option<Endpoint> {
         let (holder, epoch) = state.primacy.held()?;
         let word = self.parts.word.borrow();
         let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
         let serves = crate::decide::view::serves(&seen.report, epoch);
         let ready = !checkpointed || seen.report.postgres.as_ref().is_some_and(|p| p.checkpointed);
-        if !(serves && ready && clock::now().since(word.at) < 3_000) {
+        let there_ms = (5 * self.parts.settings.borrow().report_interval_ms).max(THERE_MS);
+        if !(serves && ready && seen.age_ms + clock::now().since(word.at) < there_ms) {
             return None;
         }
         state.member(holder)?.info.postgres.clone()

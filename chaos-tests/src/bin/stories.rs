@@ -1,0 +1,81 @@
+//! `make chaos-stories`: runs of the simulator, in order of their seeds; a seed alone tells its story.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures how fast it simulates; nothing simulated asks this clock"
+)]
+
+use clap::Parser;
+use matriarch_chaos::stories::{self, Bend};
+use std::time::Instant;
+
+/// Runs the real judgement over simulated worlds.
+#[derive(Parser)]
+struct Arguments {
+    /// How many runs.
+    #[arg(long, default_value_t = 1_000)]
+    runs: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// One seed only, with its story.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave this protection out (`no` is none, `all` tries each).
+    #[arg(long, default_value = "no")]
+    bend: String,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if arguments.bend == "all" {
+        for bend in Bend::ALL {
+            tried(bend, arguments.first, arguments.runs);
+        }
+        return;
+    }
+    let named = |bend: &&Bend| format!("{bend:?}").eq_ignore_ascii_case(&arguments.bend);
+    let bend = Bend::ALL.iter().find(named).copied().unwrap_or(Bend::No);
+    if let Some(seed) = arguments.seed {
+        println!("{:#?}", stories::run(seed, bend, true));
+        return;
+    }
+    if !runs(bend, arguments.first, arguments.runs) {
+        std::process::exit(1);
+    }
+}
+
+/// How many runs an inversion needs.
+fn tried(bend: Bend, first: u64, runs: u64) {
+    let begun = Instant::now();
+    let found = (first..first + runs).find_map(|seed| Some((seed, stories::run(seed, bend, false).broken?)));
+    let took = begun.elapsed().as_secs_f64();
+    match found {
+        Some((seed, broken)) => println!("{bend:?}: seed {seed}, {took:.1} s: {broken}"),
+        None => println!("{bend:?}: NOT FOUND in {runs} runs, {took:.1} s"),
+    }
+}
+
+fn runs(bend: Bend, first: u64, runs: u64) -> bool {
+    let begun = Instant::now();
+    let (mut simulated, mut acknowledged, mut events, mut gates, mut broken) = (0, 0, 0, 0, 0);
+    for seed in first..first + runs {
+        let story = stories::run(seed, bend, false);
+        simulated += story.simulated_us;
+        acknowledged += story.acknowledged;
+        events += story.events;
+        gates += story.gates;
+        if let Some(what) = story.broken {
+            broken += 1;
+            println!("seed {seed}: {what}\n  {}", story.told);
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let hours = simulated as f64 / 3.6e9;
+    println!(
+        "{runs} runs in {took:.1} s: {:.0} runs/s, {hours:.1} simulated hours, {:.2} per second; {events} events, \
+         {acknowledged} commits, {gates} gates opened, {broken} broken",
+        runs as f64 / took,
+        hours / took
+    );
+    broken == 0
+}

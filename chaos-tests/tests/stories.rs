@@ -1,0 +1,37 @@
+//! The second simulator: three hundred seeds keep every promise, and one seed is one story.
+
+use matriarch_chaos::stories::{self, Bend};
+
+/// Seeds that every build runs; `make chaos-stories` runs ten thousand.
+const SEEDS: u64 = 300;
+
+#[test]
+fn three_hundred_stories_keep_every_promise() {
+    let mut commits = 0;
+    let mut gates = 0;
+    for seed in 1..=SEEDS {
+        let story = stories::run(seed, Bend::No, false);
+        assert_eq!(
+            story.broken, None,
+            "seed {seed} ({}); target/debug/stories --seed {seed} tells it",
+            story.told
+        );
+        commits += story.acknowledged;
+        gates += story.gates;
+    }
+    // Faults that hit nothing and clients that write nothing would keep every promise too.
+    assert!(commits > 300 * SEEDS, "{commits} commits in {SEEDS} stories");
+    assert!(gates > 2 * SEEDS, "{gates} gates opened in {SEEDS} stories");
+}
+
+#[test]
+fn a_seed_tells_the_same_story_again() {
+    for seed in [3, 77, 1_234] {
+        let (first, second) = (
+            stories::run(seed, Bend::No, false),
+            stories::run(seed, Bend::No, false),
+        );
+        let facts = |story: &stories::Story| (story.events, story.simulated_us, story.acknowledged);
+        assert_eq!(facts(&first), facts(&second), "seed {seed}");
+    }
+}
