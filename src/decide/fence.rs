@@ -10,7 +10,8 @@
 //! 3. The copies that promised share one with every set that could have acknowledged. So no further commit of an older
 //!    epoch is acknowledged, and every one that was is on one of the copies that were heard.
 //! 4. Logs are prefixes of one another up to forks that this cluster agreed on, so the furthest of those logs (timeline
-//!    first, then the end of the last whole record) has them all. It is elected, with its copy named.
+//!    first, then the end of the last whole record) has them all. It is elected, with its copy named. So may a shorter
+//!    one, if the copies no longer than it already share one with every such set: the rest was acknowledged to nobody.
 //! 5. It opens the gate only after a record of its own is flushed by the new quorum; until that is proved the old
 //!    quorums stay in the list, and a further election has to meet them as well.
 //!
@@ -172,10 +173,6 @@ fn promised(view: &View<'_>, name: &MemberName, copy: Option<Incarnation>, epoch
 pub(super) fn proven(view: &View<'_>) -> Option<Verdict> {
     let epoch = view.state.primacy.fencing()?;
     let (holder, _) = view.state.primacy.last()?;
-    view.state
-        .sync
-        .met_by(|name, copy| promised(view, name, copy, epoch))
-        .then_some(())?;
     let mut heirs: Vec<Heir<'_>> = view
         .state
         .members
@@ -190,24 +187,24 @@ pub(super) fn proven(view: &View<'_>) -> Option<Verdict> {
             })
         })
         .collect();
-    let furthest = heirs.iter().map(|heir| heir.end).max()?;
-    heirs.retain(|heir| heir.end == furthest);
     heirs.sort_by_key(|heir| {
         let info = &heir.member.info;
-        (Reverse(info.tags.failover_priority), info.name.clone())
+        (
+            Reverse(heir.end),
+            Reverse(info.tags.failover_priority),
+            info.name.clone(),
+        )
     });
-    if let Some(best) = heirs.iter().find(|heir| could_lead(view, heir.member)) {
+    let first = heirs.iter().find(|heir| has_everything(view, &heirs, heir))?;
+    let able = |heir: &&Heir<'_>| could_lead(view, heir.member) && has_everything(view, &heirs, heir);
+    if let Some(best) = heirs.iter().find(able) {
         let name = &best.member.info.name;
-        return elect(
-            view,
-            name,
-            format!(
-                "{name} has everything that was acknowledged, up to {}",
-                furthest.lsn
-            ),
+        let reason = format!(
+            "{name} has everything that was acknowledged, up to {}",
+            best.end.lsn
         );
+        return elect(view, name, reason);
     }
-    let first = heirs.first()?;
     let name = &first.member.info.name;
     if name == holder && can_restart(view, first.heard) {
         return restart(
@@ -219,6 +216,17 @@ pub(super) fn proven(view: &View<'_>) -> Option<Verdict> {
     stand(format!(
         "{name} has everything that was acknowledged, but it cannot be promoted now"
     ))
+}
+
+/// Whether the copies whose logs are no longer than this one's share one with every set that could have acknowledged:
+/// then its log has all of it. What a longer log has beyond was acknowledged to nobody.
+fn has_everything(view: &View<'_>, heirs: &[Heir<'_>], heir: &Heir<'_>) -> bool {
+    view.state.sync.met_by(|name, copy| {
+        let same = |other: &&Heir<'_>| {
+            other.member.info.name == *name && copy.is_some() && other.member.info.incarnation == copy
+        };
+        heirs.iter().find(same).is_some_and(|other| other.end <= heir.end)
+    })
 }
 
 /// Proposes an election with what acknowledges after it.
