@@ -33,8 +33,8 @@ bench-idle: prepare
 # Seeded lives of a cluster in a modelled world. SEEDS=100 for fewer.
 SEEDS ?= 10000
 chaos-sim:
-	cargo build --release -p matriarch-chaos --bin sim
-	target/release/sim --runs $(SEEDS)
+	cargo build --release -p matriarch-chaos --bin stories
+	target/release/stories --runs $(SEEDS)
 
 # Faults at random on three real nodes in a network of their own, a verdict and a page that shows it. Needs root.
 # SEED=7 repeats a schedule, MODE=async|on|quorum, ONLY=kill-primary,cut-primary (target/release/chaos --list).

@@ -45,7 +45,6 @@ pub mod oracle;
 pub mod plain;
 pub mod processes;
 pub mod rest;
-pub mod sim;
 pub mod stories;
 mod sys;
 pub mod writer;
