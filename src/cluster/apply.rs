@@ -98,7 +98,8 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
         } => {
             elect(state, member, *copy, quorum)?;
             take_over(state, member, *epoch, *timeline)?;
-            state.sync.push(quorum.clone())
+            state.sync.push(quorum.clone());
+            Ok(())
         }
         Act::Resync { quorum } => resync(state, quorum.as_ref()),
         Act::Settle { epoch, serial } => settle(state, *epoch, *serial),
@@ -357,11 +358,16 @@ fn resync(state: &mut State, quorum: Option<&Quorum>) -> Result<(), String> {
         return Err("a primary is no standby of its own".to_owned());
     }
     if !state.sync.is_on() {
-        state
-            .sync
-            .push(Quorum::only(quorum.primary.clone(), quorum.copy))?;
+        state.sync.push(Quorum::only(quorum.primary.clone(), quorum.copy));
     }
-    state.sync.push(quorum.clone())
+    if state.sync.quorums.len() >= Sync::MOST {
+        return Err(format!(
+            "{} changes of the synchronous set wait for proof",
+            Sync::MOST
+        ));
+    }
+    state.sync.push(quorum.clone());
+    Ok(())
 }
 
 fn settle(state: &mut State, epoch: Epoch, serial: u64) -> Result<(), String> {

@@ -82,7 +82,12 @@ fn holds_data(reader: &mut Reader) -> bool {
 }
 
 fn check_name(reader: &mut Reader, key: &str, name: &str) {
-    let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '\'' | '"' | '\\');
+    let bad = |c: char| {
+        c.is_control()
+            || c.is_whitespace()
+            || !c.is_ascii()
+            || matches!(c, '/' | '\'' | '"' | '\\' | '*' | '(' | ')' | ',')
+    };
     if name.len() > MAX_NAME_BYTES || name.contains(bad) || name.starts_with('.') {
         let message = format!(
             "\"{name}\" is not a name; use at most {MAX_NAME_BYTES} letters, digits, dots, dashes and underscores"

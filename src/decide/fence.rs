@@ -102,7 +102,7 @@ fn still_serves(view: &View<'_>, holder: &MemberName) -> bool {
         .any(|heard| heard.report.primary_answers == Some(true))
 }
 
-/// Whether the copies that run as standbys now would be enough.
+/// Whether the copies that can promise now would be enough.
 fn provable(view: &View<'_>) -> bool {
     view.state
         .sync
@@ -113,8 +113,14 @@ fn running_copy(view: &View<'_>, name: &MemberName, copy: Option<Incarnation>) -
     let heard = view
         .fresh(name)
         .filter(|heard| copy.is_some() && heard.report.info.incarnation == copy);
-    heard.is_some_and(is_standby)
-        || heard.is_some_and(|_| view.ended().is_some_and(|(of, ..)| of.report.member() == name))
+    heard.is_some_and(|heard| is_standby(heard) || is_readable(heard))
+}
+
+/// Its server is down, and where its log ends can be read from its disk.
+fn is_readable(heard: &Heard) -> bool {
+    let down = |state| matches!(state, PostgresState::Stopped | PostgresState::Crashed);
+    let postgres = heard.report.postgres.as_ref();
+    postgres.is_some_and(|p| p.system_id.is_some() && down(p.state))
 }
 
 fn is_standby(heard: &Heard) -> bool {
@@ -154,9 +160,10 @@ fn missing(view: &View<'_>, heard: impl Fn(&MemberName, Option<Incarnation>) -> 
     }
 }
 
-/// What a member promised for the epoch that is being fenced, with the copy that is agreed.
+/// What a member promised for the epoch that is being fenced, with the copy that is agreed. A word that is remembered of
+/// one that is gone would be as true, but its copy cannot be elected, and any set that meets the quorums is enough.
 fn promise<'a>(view: &'a View<'_>, name: &MemberName, epoch: Epoch) -> Option<(&'a Heard, Promise)> {
-    let heard = view.heard.get(name)?;
+    let heard = view.fresh(name)?;
     let same = heard.report.info.incarnation == view.state.member(name)?.info.incarnation;
     let promise = heard
         .report
@@ -205,14 +212,16 @@ pub(super) fn proven(view: &View<'_>) -> Option<Verdict> {
         );
         return elect(view, name, reason);
     }
-    let name = &first.member.info.name;
-    if name == holder && can_restart(view, first.heard) {
-        return restart(
-            view,
-            name,
-            "it alone has everything that was acknowledged".to_owned(),
-        );
+    let owner = |heir: &&Heir<'_>| heir.member.info.name == *holder && has_everything(view, &heirs, heir);
+    if heirs
+        .iter()
+        .find(owner)
+        .is_some_and(|heir| can_restart(view, heir.heard))
+    {
+        let reason = "no other that has everything that was acknowledged can be promoted".to_owned();
+        return restart(view, holder, reason);
     }
+    let name = &first.member.info.name;
     stand(format!(
         "{name} has everything that was acknowledged, but it cannot be promoted now"
     ))

@@ -142,12 +142,18 @@ fn lag_of<'a>(view: &'a View<'_>, holder: &'a MemberName) -> impl Fn(&Heard) -> 
 
 /// What should acknowledge once `winner` is primary: whoever runs as a standby of a known copy and can follow it.
 pub(super) fn after(view: &View<'_>, winner: &MemberName, copy: Option<Incarnation>) -> Quorum {
+    let promise = view.heard.get(winner).and_then(|heard| heard.report.promise);
+    let fenced = promise.filter(|promise| Some(promise.epoch) == view.state.primacy.fencing());
+    let limit = fenced.map(|promise| promise.end.lsn);
     let there = |member: &Member, heard: &Heard, _| {
         let running = heard.report.postgres.as_ref().is_some_and(|postgres| {
             postgres.role == crate::cluster::Role::Replica
                 && postgres.state == crate::cluster::PostgresState::Running
         });
-        running && view.fresh(&member.info.name).is_some()
+        // One that has more than the winner has to forget it first, and is another copy then.
+        let own = heard.report.postgres.as_ref().and_then(reach);
+        let settled = limit.is_none_or(|limit| own.is_some_and(|own| own <= limit));
+        running && settled && view.fresh(&member.info.name).is_some()
     };
     if view.settings.synchronous_mode == SyncMode::Off {
         return Quorum::only(winner.clone(), copy);

@@ -255,7 +255,7 @@ pub async fn tidy(hands: Hands, others: Vec<MemberName>) -> Done {
 pub async fn promise(hands: Hands, wanted: Wanted, epoch: Epoch, running: bool) -> Done {
     let work = async {
         hands.configure(&wanted).await?;
-        let mut hint = None;
+        let (mut hint, mut received) = (None, None);
         if running {
             hands.session.reload().await.map_err(text)?;
             let bound = clock::now().plus(STREAM_END_MS);
@@ -263,15 +263,38 @@ pub async fn promise(hands: Hands, wanted: Wanted, epoch: Epoch, running: bool) 
                 probe.in_recovery && probe.wal_receiver.is_none()
             })
             .await?;
-            hint = probe.replayed;
+            received_nothing(&hands, bound).await?;
+            (hint, received) = (probe.replayed, probe.received);
         }
         let end = hands.postgres.wal_end(hint).await.map_err(text)?;
+        if running {
+            // A receiver that was about to connect when it was looked for would have made the log longer since.
+            let after = hands.session.probe().await.map_err(text)?;
+            let still = hands.session.receives_nothing().await.map_err(text)?;
+            if !still || after.received > received {
+                return Err("its stream went on after it was ended".to_owned());
+            }
+        }
         end.ok_or_else(|| "the end of its log could not be read".to_owned())
     };
     match work.await {
         Ok(end) => Done::Promised(Promise { epoch, end }),
         Err(why) => Done::Failed(why),
     }
+}
+
+/// Twice in a row, a moment apart: a receiver that was asked for and is not there yet is neither seen nor gone.
+async fn received_nothing(hands: &Hands, bound: Moment) -> Result<(), String> {
+    let mut quiet = 0;
+    while quiet < 2 {
+        if clock::now() >= bound {
+            return Err("waited in vain for the end of the stream".to_owned());
+        }
+        let nothing = hands.session.receives_nothing().await.map_err(text)?;
+        quiet = if nothing { quiet + 1 } else { 0 };
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
 }
 
 /// Proves that the synchronous standbys have everything.

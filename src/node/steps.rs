@@ -2,7 +2,7 @@
 
 use super::agent::{Agent, AgentError};
 use super::data::{self, Holdings};
-use super::hands::Hands;
+use super::hands::{Hands, Wanted};
 use super::job::Purpose;
 use super::jobs;
 use super::ledger::Doing;
@@ -185,7 +185,10 @@ impl Agent {
         self.risen = None;
         self.trouble = None;
         self.ended = None;
-        self.nameless = wanted.names.as_ref().is_none_or(String::is_empty);
+        // A standby that was promoted had names before; what is started anew reads them at its start.
+        let none = |wanted: &Wanted| wanted.names.as_ref().is_none_or(String::is_empty);
+        self.nameless =
+            none(&wanted) || up && self.configured.as_ref().is_none_or(none) && self.promise.is_none();
         self.configured = Some(wanted.clone());
         // Another run of the server: its slots may have been dropped while it was a standby, or never made.
         self.slots.clear();

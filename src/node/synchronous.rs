@@ -66,6 +66,8 @@ impl Agent {
         if !self.may_try("promise", now) {
             return Ok(());
         }
+        // What PostgreSQL is told now is told whether or not the rest succeeds.
+        self.configured = None;
         let wanted = self.wanted(state, None);
         let running = matches!(self.process(), Process::Up(_));
         self.job = Some(jobs::spawn(Purpose::Promise(epoch), |_| {
@@ -108,8 +110,12 @@ impl Agent {
     pub(super) fn proved(&mut self, synced: Synced) {
         self.synced = Some(synced);
         self.trouble = None;
-        let named = self.configured.as_ref().and_then(|known| known.names.as_ref());
-        self.nameless = named.is_none_or(String::is_empty);
+        // The names may have been others again since this proof began.
+        let serial = self.parts.state.borrow().sync.serial;
+        if serial == synced.serial && self.job.is_none() {
+            let named = self.configured.as_ref().and_then(|known| known.names.as_ref());
+            self.nameless = named.is_none_or(String::is_empty);
+        }
         if self.barrier != Some(synced.epoch) {
             let epoch = synced.epoch;
             tracing::info!("primary of epoch {epoch}: its standbys have everything, clients may come");

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How often the standbys' positions are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Bound of one look.
+const LOOK: Duration = Duration::from_secs(1);
 /// One attempt; a standby that is away may need several.
 const ATTEMPT: Duration = Duration::from_secs(30);
 
@@ -124,4 +126,15 @@ impl Session {
 async fn text(live: &Live, sql: &str) -> Result<String, PostgresError> {
     let row = live.client.query_one(sql, &[]).await;
     row.and_then(|row| row.try_get(0)).map_err(refused("answer"))
+}
+
+impl Session {
+    /// Whether a standby has read that it is to stream from nobody, and no process of its receives, nor is about to:
+    /// one that still connects is not shown by `pg_stat_wal_receiver`.
+    pub async fn receives_nothing(&self) -> Result<bool, PostgresError> {
+        const SQL: &str = "SELECT (pg_catalog.current_setting('primary_conninfo') = '' AND NOT EXISTS (SELECT FROM \
+             pg_catalog.pg_stat_get_activity(NULL) WHERE backend_type = 'walreceiver'))::text";
+        let work = async { Ok(text(&self.connect().await?, SQL).await? == "true") };
+        bounded("a look at the receiver", LOOK, work).await
+    }
 }
