@@ -5,6 +5,7 @@ use matriarch_chaos::stories::{self, Bend};
 /// The first seed that breaks a promise must come within this many.
 fn within(bend: Bend) -> u64 {
     match bend {
+        Bend::SaidPosition => 150,
         Bend::DeadlineFromReceipt | Bend::SettleUnproved | Bend::NamesBeforeRecord => 60,
         _ => 10,
     }
