@@ -7,6 +7,7 @@
 pub mod candidate;
 pub mod duty;
 pub mod fence;
+mod followers;
 mod founding;
 pub mod lease;
 pub mod rejoin;

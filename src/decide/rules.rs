@@ -6,18 +6,14 @@
 
 use super::candidate::{Candidate, candidates};
 use super::lease;
-use super::view::{View, follows, serves};
-use super::{fence, founding, sync};
+use super::view::{View, serves};
+use super::{fence, followers, founding, sync};
 use crate::cluster::{
-    Act, Epoch, Fitness, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline,
-    WalEnd,
+    Act, Epoch, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline, WalEnd,
 };
 
 /// How long a primary that could be started again waits at most for the standbys' last words.
 const LAST_BYTES_MS: u64 = 200;
-/// How long a standby may fail to follow a healthy primary before it loses the right to be promoted.
-pub const UNFIT_AFTER_MS: u64 = 10_000;
-
 /// What a rule says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -107,12 +103,17 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "lost-right",
         says: "A standby that has not followed a healthy primary for ten seconds may not be promoted.",
-        judge: lost_right,
+        judge: followers::lost_right,
     },
     Rule {
         name: "regained-right",
         says: "A standby that follows closely again may be promoted again.",
-        judge: regained_right,
+        judge: followers::regained_right,
+    },
+    Rule {
+        name: "rising",
+        says: "The primary was heard, but has not begun its epoch yet: wait, and if it lasts let another node lead, whose answers may reach it.",
+        judge: rising,
     },
     Rule {
         name: "healthy",
@@ -404,54 +405,14 @@ pub(super) fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
     (view.state.is_confirmed() && serves(&heard.report, epoch)).then_some(epoch)
 }
 
-/// One question for losing and regaining the right, so that the two never undo each other.
-fn is_follower(view: &View<'_>, name: &MemberName, epoch: Epoch) -> bool {
-    let limit = view.settings.maximum_lag_on_failover;
-    view.fresh(name)
-        .is_some_and(|heard| follows(&heard.report, epoch, view.primary_position(), limit))
-}
-
-fn lost_right(view: &View<'_>) -> Option<Verdict> {
-    let epoch = healthy_epoch(view)?;
-    let (holder, _) = view.state.primacy.held()?;
-    let settled = view.lead_since.max(view.held_since).plus(UNFIT_AFTER_MS);
-    (view.now >= settled).then_some(())?;
-    let member = view.state.members.values().find(|member| {
-        member.info.name != *holder
-            && !member.is_witness()
-            && member.fitness == Fitness::Fit
-            && !is_follower(view, &member.info.name, epoch)
-            && view
-                .heard
-                .get(&member.info.name)
-                .is_none_or(|heard| view.now.since(heard.followed_at) >= UNFIT_AFTER_MS)
-    })?;
-    let why = format!("it has not followed the primary of epoch {epoch} since ten seconds or more");
-    let name = member.info.name.clone();
-    propose(
-        Act::Judge {
-            member: name.clone(),
-            fitness: Fitness::Unfit(why),
-        },
-        format!("{name} does not follow"),
-    )
-}
-
-fn regained_right(view: &View<'_>) -> Option<Verdict> {
-    let epoch = healthy_epoch(view)?;
-    let (holder, _) = view.state.primacy.held()?;
-    let member = view.state.members.values().find(|member| {
-        let name = &member.info.name;
-        member.fitness != Fitness::Fit && (name == holder || is_follower(view, name, epoch))
-    })?;
-    let name = member.info.name.clone();
-    propose(
-        Act::Judge {
-            member: name.clone(),
-            fitness: Fitness::Fit,
-        },
-        format!("{name} follows closely"),
-    )
+/// A holder that asks for a lease and never gets one asks for ever: only what runs is fenced when its lease ends.
+fn rising(view: &View<'_>) -> Option<Verdict> {
+    let heard = view.holding()?;
+    let (name, epoch) = view.state.primacy.held()?;
+    let postgres = heard.report.postgres.as_ref()?;
+    let waits = postgres.role != Role::Primary && postgres.state != PostgresState::Starting;
+    (waits && view.state.system_id.is_some() && fence::gone(view).is_none()).then_some(())?;
+    stand(format!("{name} has not begun epoch {epoch} yet"))
 }
 
 fn healthy(view: &View<'_>) -> Option<Verdict> {

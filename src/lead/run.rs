@@ -177,7 +177,7 @@ fn poke(group: &Group) {
 /// Whether the leader waits for words that it may never hear while another voter does: a permanent cut between two of
 /// three nodes must not keep the third from being asked.
 pub fn is_stuck(rule: &str) -> bool {
-    matches!(rule, "unprovable" | "proof-wanting" | "nobody")
+    matches!(rule, "unprovable" | "proof-wanting" | "nobody" | "rising")
 }
 
 async fn let_another_try(group: &Group, now: Moment) {

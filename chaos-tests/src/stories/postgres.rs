@@ -193,6 +193,15 @@ impl Pg {
         None
     }
 
+    /// The newest timeline it knows of, which it makes for (`recovery_target_timeline = latest`).
+    pub fn target(&self) -> u32 {
+        let known = self
+            .histories
+            .last_key_value()
+            .map_or(1, |(timeline, _)| *timeline);
+        known.max(self.timeline().0)
+    }
+
     /// Whether PostgreSQL would let a log that ends there stream: it compares numbers only.
     pub fn lets_stream(&self, end: WalEnd) -> bool {
         self.left_at(end.timeline.0).is_some_and(|left| end.lsn.0 <= left)

@@ -45,6 +45,7 @@ impl World {
             || !self.net.connects(n, from)
             || self.net.starved[n]
             || !upstream.pg.lets_stream(pg.end())
+            || upstream.pg.timeline().0 < pg.target()
         {
             self.after(RETRY, Event::Connect(n, pm));
             return;
