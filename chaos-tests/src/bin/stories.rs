@@ -34,7 +34,19 @@ fn main() {
         return;
     }
     let named = |bend: &&Bend| format!("{bend:?}").eq_ignore_ascii_case(&arguments.bend);
-    let bend = Bend::ALL.iter().find(named).copied().unwrap_or(Bend::No);
+    let bend = match Bend::ALL.iter().find(named) {
+        Some(bend) => *bend,
+        None if arguments.bend == "no" => Bend::No,
+        None => {
+            let names: Vec<String> = Bend::ALL.iter().map(|bend| format!("{bend:?}")).collect();
+            eprintln!(
+                "--bend {}: no such protection; there are no, all, {}",
+                arguments.bend,
+                names.join(", ")
+            );
+            std::process::exit(2);
+        }
+    };
     if let Some(seed) = arguments.seed {
         println!("{:#?}", stories::run(seed, bend, true));
         return;

@@ -69,6 +69,10 @@ faults! {
     Ring = "ring",
     /// Two nodes do not reach each other; both reach the third.
     CutLink = "cut-link",
+    /// One in four packets between the nodes is lost.
+    Lossy = "lossy",
+    /// The nodes reach each other through a link that carries 40 kB a second.
+    SlowLink = "slow-link",
     /// No node reaches another.
     CutMajority = "cut-majority",
     /// Every daemon is killed and started again, one after the other.
@@ -120,6 +124,8 @@ impl Fault {
             | Self::HalfOpen
             | Self::Ring
             | Self::CutLink
+            | Self::Lossy
+            | Self::SlowLink
             | Self::CutMajority => Some(Tool::Nft),
             Self::DiskFull | Self::DiskDead | Self::PowerOne | Self::PowerTwo | Self::PowerAll => {
                 Some(Tool::Disk)
@@ -154,6 +160,8 @@ impl Fault {
             | Self::HalfOpen
             | Self::Ring
             | Self::CutLink
+            | Self::Lossy
+            | Self::SlowLink
             | Self::CutMajority => hurt_network::inject(self, arena, pick).await,
             Self::DiskFull
             | Self::DiskDead

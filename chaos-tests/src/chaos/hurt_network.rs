@@ -3,7 +3,7 @@
 use crate::addresses::POSTGRES_PORT;
 use crate::chaos::arena::Arena;
 use crate::chaos::fault::{self, Fault, Hurt, Remedy};
-use crate::chaos::network::{Port, Way};
+use crate::chaos::network::{Port, Toll, Way};
 use matriarch::clock::boot_ns;
 use std::time::Duration;
 
@@ -95,6 +95,14 @@ async fn ways(fault: Fault, arena: &Arena, pick: u64) -> Result<Plan, String> {
             let pair = herd.others(spared);
             let ways = Way::both(Port::Node(pair[0]), Port::Node(pair[1]));
             (pair, Vec::new(), ways.to_vec())
+        }
+        Fault::Lossy | Fault::SlowLink => {
+            let toll = match fault {
+                Fault::Lossy => Toll::Percent(25),
+                _ => Toll::Above(40_000),
+            };
+            let ways = (0..3).flat_map(to_others).map(|way| Way { toll, ..way });
+            (vec![0, 1, 2], Vec::new(), ways.collect())
         }
         _ => {
             let ways = (0..3).flat_map(to_others).collect();

@@ -38,6 +38,28 @@ impl Port {
     }
 }
 
+/// What becomes of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toll {
+    /// All are lost.
+    All,
+    /// So many of a hundred are lost.
+    Percent(u8),
+    /// What is more than so many bytes a second is lost.
+    Above(u32),
+}
+
+impl Toll {
+    /// The condition under which a packet is dropped, as nft says it.
+    fn condition(self) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Percent(percent) => format!("numgen random mod 100 < {percent} "),
+            Self::Above(bytes) => format!("limit rate over {bytes} bytes/second burst {bytes} bytes "),
+        }
+    }
+}
+
 /// One direction that is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -47,6 +69,8 @@ pub struct Way {
     pub to: Port,
     /// all packets, or only those of TCP from this port.
     pub source_port: Option<u16>,
+    /// How much of it.
+    pub toll: Toll,
 }
 
 impl Way {
@@ -56,6 +80,7 @@ impl Way {
             from,
             to,
             source_port: None,
+            toll: Toll::All,
         }
     }
 
@@ -138,8 +163,9 @@ impl Network {
             let only = way
                 .source_port
                 .map_or_else(String::new, |port| format!("ether type ip tcp sport {port} "));
+            let toll = way.toll.condition();
             text.push_str(&format!(
-                "  iifname \"{from}\" oifname \"{to}\" {only}counter drop\n"
+                "  iifname \"{from}\" oifname \"{to}\" {only}{toll}counter drop\n"
             ));
         }
         text.push_str(" }\n}\n");

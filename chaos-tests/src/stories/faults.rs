@@ -216,9 +216,10 @@ impl Plot {
             ],
             Self::RestartedStandby => vec![
                 (t - 1_500, F::SlowReplay(Leader, true)),
-                (t, F::Starve(Third, 1_500)),
-                (t + 400, F::CrashNode(Primary, long)),
-                (t + 401, F::KillPostmaster(Leader)),
+                (t, F::Starve(Third, 3_000)),
+                (t + 300, F::KillPostmaster(Leader)),
+                (t + 301, F::StarveAll(2_000)),
+                (t + 900, F::CrashNode(Primary, long)),
             ],
             Self::PromotedAndGone => vec![(t, F::CrashOnPromotion), (t, F::CrashNode(Primary, 1_000))],
             Self::RestartAndDie => vec![
