@@ -150,20 +150,11 @@ pub async fn run(arena: &mut Arena, plan: &Plan, ends_early: impl Fn() -> bool) 
         Ok(found) => verdict = found,
         Err(why) => verdict.violations.push(why),
     }
-    match &health {
-        Ok(took) => verdict.count("healthy after the last fault, s", format!("{took:.1}")),
-        Err(portrait) => {
-            eprintln!("{portrait}");
-            let what = format!("not healthy {HEALTH_S} s after the last fault");
-            verdict.violations.push(what);
-        }
+    if let Err(portrait) = &health {
+        eprintln!("{portrait}");
     }
-    if !flows {
-        verdict
-            .violations
-            .push("no writes flow after the last fault".into());
-    }
-    gave_up(arena, &faults, over, &mut verdict);
+    verdict.health(health.ok(), flows, HEALTH_S);
+    verdict.gave_up(&arena.gave_up, &faults, over);
     let mut acknowledged: Vec<u64> = history.acknowledged().iter().map(|call| call.end).collect();
     acknowledged.sort_unstable();
     let mut gaps: Vec<(u64, u64)> = acknowledged.windows(2).map(|pair| (pair[0], pair[1])).collect();
@@ -216,34 +207,6 @@ pub async fn last_words(
         }
     }
     Ok(verdict)
-}
-
-/// A daemon ends by itself only where a fault took its disk or its store.
-fn gave_up(arena: &Arena, faults: &[Healed], over: u64, verdict: &mut Verdict) {
-    for (at, node, why) in &arena.gave_up {
-        let is_excused = faults.iter().any(|healed| {
-            let takes_disk = matches!(
-                healed.hurt.fault,
-                Fault::DiskFull
-                    | Fault::DiskDead
-                    | Fault::PowerOne
-                    | Fault::PowerTwo
-                    | Fault::PowerAll
-                    | Fault::RaftTruncated
-                    | Fault::RaftFlipped
-            );
-            takes_disk
-                && healed.hurt.nodes.contains(node)
-                && *at + 1_000_000_000 >= healed.hurt.since
-                && *at <= healed.over.min(over) + 5_000_000_000
-        });
-        let text = format!("the daemon of node{} ended by itself: {why}", node + 1);
-        if is_excused {
-            verdict.excused.push(text);
-        } else {
-            verdict.violations.push(text);
-        }
-    }
 }
 
 /// The faults under way.

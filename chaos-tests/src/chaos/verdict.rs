@@ -92,6 +92,47 @@ impl Verdict {
     pub(crate) fn count(&mut self, what: &str, value: impl ToString) {
         self.counts.push((what.into(), value.to_string()));
     }
+
+    /// After the last fault everybody is back within so many seconds, and writes flow.
+    pub fn health(&mut self, took_s: Option<f64>, flows: bool, within_s: u64) {
+        match took_s {
+            Some(took) => self.count("healthy after the last fault, s", format!("{took:.1}")),
+            None => self
+                .violations
+                .push(format!("not healthy {within_s} s after the last fault")),
+        }
+        if !flows {
+            self.violations.push("no writes flow after the last fault".into());
+        }
+    }
+
+    /// A daemon ends by itself only where a fault took its disk or its store. `over` is when the last one was undone.
+    pub fn gave_up(&mut self, ends: &[(u64, usize, String)], faults: &[Healed], over: u64) {
+        for (at, node, why) in ends {
+            let is_excused = faults.iter().any(|healed| {
+                let takes_disk = matches!(
+                    healed.hurt.fault,
+                    Fault::DiskFull
+                        | Fault::DiskDead
+                        | Fault::PowerOne
+                        | Fault::PowerTwo
+                        | Fault::PowerAll
+                        | Fault::RaftTruncated
+                        | Fault::RaftFlipped
+                );
+                takes_disk
+                    && healed.hurt.nodes.contains(node)
+                    && *at + 1_000_000_000 >= healed.hurt.since
+                    && *at <= healed.over.min(over) + 5_000_000_000
+            });
+            let text = format!("the daemon of node{} ended by itself: {why}", node + 1);
+            if is_excused {
+                self.excused.push(text);
+            } else {
+                self.violations.push(text);
+            }
+        }
+    }
 }
 
 /// Judges a run. `ttl_ms` is the length of a lease.

@@ -195,3 +195,37 @@ fn a_list_that_lost_its_end_may_go_on_differently_on_the_next_timeline_only() {
     history.lists[4].call.timeline = 3;
     assert!(!violations(&history, &world, &[], Mode::Async).is_empty());
 }
+
+#[test]
+fn a_herd_that_does_not_come_back_is_blamed_and_one_without_writes_too() {
+    let found = |took, flows| {
+        let mut verdict = Verdict::default();
+        verdict.health(took, flows, 60);
+        verdict.violations.len()
+    };
+    assert_eq!(found(Some(1.5), true), 0);
+    assert_eq!(found(None, true), 1);
+    assert_eq!(found(Some(1.5), false), 1);
+}
+
+#[test]
+fn a_daemon_that_ends_by_itself_is_blamed_unless_its_own_disk_was_taken_then() {
+    let s = 1_000_000_000;
+    let healed = |fault, node| Healed {
+        hurt: Hurt {
+            since: 10 * s,
+            ..Hurt::new(fault, vec![node], String::new(), Vec::new())
+        },
+        until: 15 * s,
+        over: 16 * s,
+    };
+    let blamed = |at, fault, node| {
+        let mut verdict = Verdict::default();
+        verdict.gave_up(&[(at, 1, "it ended".into())], &[healed(fault, node)], 60 * s);
+        verdict.violations.len()
+    };
+    assert_eq!(blamed(12 * s, Fault::DiskDead, 1), 0);
+    assert_eq!(blamed(12 * s, Fault::DiskDead, 2), 1);
+    assert_eq!(blamed(12 * s, Fault::CutPrimary, 1), 1);
+    assert_eq!(blamed(30 * s, Fault::DiskDead, 1), 1);
+}
