@@ -14,6 +14,7 @@ mod disk_full;
 mod frozen;
 mod half_done;
 mod hang;
+mod haproxy;
 mod last_word;
 mod primary_dies;
 mod quorum;
