@@ -1,9 +1,9 @@
 //! A herd of three for the tests: node0 leads, node1 and node2 stream from it, nothing lags.
 
 use crate::cluster::{
-    Endpoint, Epoch, Event, Facts, Fitness, Incarnation, LeaseFacts, Lsn, Member, MemberInfo, MemberName,
-    Moment, Origin, PostgresReport, PostgresState, Primacy, Promotion, Quorum, RaftFacts, Report, Revision,
-    Role, Seen, Settings, Standing, State, SyncMode, Tags, Tenure, Timeline, WalSender,
+    Endpoint, Epoch, Event, Facts, Fitness, GuardFacts, Incarnation, LeaseFacts, Lsn, Member, MemberInfo,
+    MemberName, Moment, Origin, PostgresReport, PostgresState, Primacy, Promotion, Quorum, RaftFacts, Report,
+    Revision, Role, Seen, Settings, Standing, State, SyncMode, Tags, Tenure, Timeline, Vitals, WalSender,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +58,13 @@ pub(crate) fn facts(node: usize) -> Facts {
         last_seen_s: 1_795_228_888,
         last_seen: Moment(NOW.0 - 120),
         loop_at: Moment(NOW.0 - 80),
+        vitals: Vitals {
+            guard: Some(GuardFacts {
+                connected: true,
+                ..GuardFacts::default()
+            }),
+            gap_ms: None,
+        },
     }
 }
 

@@ -1,5 +1,6 @@
-//! `GET /metrics`: the names dashboards already know, then ours.
+//! `GET /metrics`: the names dashboards already know, then ours (`metrics_ours.rs`).
 
+use super::metrics_ours::our_metrics;
 use super::view::View;
 use crate::cluster::{Facts, Lsn, Moment, PostgresReport, PostgresState, Role, SyncMode};
 use std::fmt::{Display, Write};
@@ -174,62 +175,8 @@ fn cluster_metrics(page: &mut Page, facts: &Facts, postgres: &PostgresReport, no
     );
 }
 
-fn our_metrics(page: &mut Page, facts: &Facts, now: Moment) {
-    let lease_ms = if facts.has_lease(now) {
-        facts.lease.until.since(now)
-    } else {
-        0
-    };
-    page.gauge(
-        "matriarch_epoch",
-        "Epoch of the newest primacy.",
-        facts.state.epoch.0,
-    );
-    page.gauge(
-        "matriarch_revision",
-        "Decisions applied on this node.",
-        facts.state.revision.0,
-    );
-    page.gauge(
-        "matriarch_lease_seconds",
-        "Seconds until the lease of this node ends, 0 if it has none.",
-        Seconds(lease_ms),
-    );
-    page.flag(
-        "matriarch_gate_open",
-        "Value is 1 if clients may write on this node, 0 otherwise.",
-        facts.gate_open && facts.has_lease(now),
-    );
-    page.gauge("matriarch_raft_term", "Raft term of this node.", facts.raft.term);
-    page.flag(
-        "matriarch_raft_leader",
-        "Value is 1 if this node leads the Raft group.",
-        facts.raft.leading,
-    );
-    page.gauge(
-        "matriarch_raft_last_log",
-        "Index of the last Raft log entry.",
-        facts.raft.last_log,
-    );
-    page.gauge(
-        "matriarch_raft_applied",
-        "Index of the last applied Raft log entry.",
-        facts.raft.applied,
-    );
-    page.gauge(
-        "matriarch_raft_voters",
-        "Voters in the Raft group.",
-        facts.raft.voters.len(),
-    );
-    page.gauge(
-        "matriarch_leader_contact_seconds",
-        "Seconds since the Raft leader last answered this node.",
-        Seconds(now.since(facts.last_seen)),
-    );
-}
-
 /// Milliseconds shown as seconds.
-struct Seconds(u64);
+pub(super) struct Seconds(pub(super) u64);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -251,22 +198,39 @@ fn quoted(text: &str) -> String {
         .replace('\n', "\\n")
 }
 
-struct Page {
+/// The text as it grows; every metric carries the same two labels first.
+pub(super) struct Page {
     text: String,
     labels: String,
 }
 
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.metric(name, help, "", "gauge", &value);
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.metric(name, help, "", "counter", &value);
     }
 
-    fn flag(&mut self, name: &str, help: &str, value: bool) {
+    pub(super) fn flag(&mut self, name: &str, help: &str, value: bool) {
         self.metric(name, help, "", "gauge", &u8::from(value));
+    }
+
+    /// One metric with a value for each value of one more label.
+    pub(super) fn family<V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (String, V)>,
+    ) {
+        let labels = self.labels.trim_end_matches('}').to_owned();
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (of, value) in values {
+            let _ = writeln!(self.text, "{name}{labels},{label}=\"{}\"}} {value}", quoted(&of));
+        }
     }
 
     fn metric(&mut self, name: &str, help: &str, extra: &str, kind: &str, value: &dyn Display) {

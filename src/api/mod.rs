@@ -32,6 +32,7 @@ mod explain_sync;
 pub(crate) mod fixtures;
 mod health;
 mod metrics;
+mod metrics_ours;
 mod query;
 mod route;
 mod serve;
@@ -53,6 +54,8 @@ pub use wire::{Kind, Reply, dumps};
 
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(test)]
 mod socket_tests;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::ids::{Epoch, MemberName, Moment};
 use super::report::{Report, Seen, Standing};
 use super::settings::Settings;
 use super::state::State;
+use super::vitals::Vitals;
 use super::wal::Lsn;
 use std::sync::Arc;
 
@@ -89,6 +90,8 @@ pub struct Facts {
     pub last_seen: Moment,
     /// When the node loop last ran.
     pub loop_at: Moment,
+    /// Its guard, and the gap it ended.
+    pub vitals: Vitals,
 }
 
 impl Facts {

@@ -17,6 +17,7 @@ pub mod report;
 pub mod settings;
 pub mod state;
 pub mod sync;
+pub mod vitals;
 pub mod wal;
 
 pub use command::{Act, Command, Outcome, Vote};
@@ -32,4 +33,5 @@ pub use report::{
 pub use settings::{PostgresSettings, Settings, SyncMode};
 pub use state::State;
 pub use sync::{Quorum, Sync};
+pub use vitals::{GuardFacts, Vitals, WatchdogFacts};
 pub use wal::{Lsn, Timeline, WalEnd};

@@ -2,6 +2,7 @@
 
 use super::data::Holdings;
 use super::fitness::Fitness;
+use super::gap::Gap;
 use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
@@ -93,6 +94,8 @@ pub struct Agent {
     pub(super) synced: Option<Synced>,
     /// Whether a primary whose daemon is silent still serves.
     pub(super) lookout: Lookout,
+    /// How long nobody served before this node did.
+    pub(super) gap: Gap,
     pub(super) primary_answers: Option<bool>,
     /// The epoch that is over here, and why.
     pub(super) ended: Option<(Epoch, String)>,
@@ -173,6 +176,7 @@ impl Agent {
             promise: None,
             synced: None,
             lookout: Lookout::new(),
+            gap: Gap::default(),
             primary_answers: None,
             ended: None,
             checkpointed: None,

@@ -2,11 +2,12 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState, RaftFacts,
-    Report, Role, Seen, Sender, State, Tenure, WalSender, command,
+    Facts, GuardFacts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState,
+    RaftFacts, Report, Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Data, Duty, Process};
+use crate::guard::WatchdogState;
 use crate::node::job::Purpose;
 use std::sync::Arc;
 
@@ -49,9 +50,9 @@ impl Agent {
                 .urgent
                 .send_modify(|count| *count = count.wrapping_add(1));
         }
-        self.parts
-            .facts
-            .send_replace(Some(Arc::new(self.facts(state, report, now))));
+        let mut facts = self.facts(state, report, now);
+        facts.vitals.gap_ms = self.gap.observe(&facts, now);
+        self.parts.facts.send_replace(Some(Arc::new(facts)));
     }
 
     fn report(&self, state: &State, now: Moment) -> Report {
@@ -271,6 +272,23 @@ impl Agent {
             last_seen_s: word.at_s,
             last_seen: word.at,
             loop_at: now,
+            vitals: Vitals {
+                guard: self.parts.hands.as_ref().map(|_| self.guard_facts()),
+                gap_ms: None,
+            },
+        }
+    }
+
+    fn guard_facts(&self) -> GuardFacts {
+        GuardFacts {
+            connected: self.guard.connected,
+            exits: self.guard.exits,
+            fenced: self.guard.fenced,
+            watchdog: match self.guard.watchdog {
+                WatchdogState::Off => WatchdogFacts::Off,
+                WatchdogState::Armed { .. } => WatchdogFacts::Armed,
+                WatchdogState::Unusable(_) => WatchdogFacts::Failed,
+            },
         }
     }
 

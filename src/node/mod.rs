@@ -21,6 +21,7 @@ mod data;
 mod disk;
 mod facts;
 mod fitness;
+mod gap;
 mod hands;
 mod job;
 mod jobs;
