@@ -11,7 +11,7 @@
 //! handed over, the group closes its store, the guard goes when nothing runs, the REST door closes last, so that a
 //! load balancer hears "no" instead of nothing.
 
-use crate::api::{self, ApiError, ApiHandle, ApiOptions, Identity, TlsOptions};
+use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, TlsOptions};
 use crate::clock;
 use crate::cluster::{Facts, Report, Settings, State};
 use crate::config::{Config, VerifyClient};
@@ -148,6 +148,7 @@ fn api_options(config: &Config) -> ApiOptions {
     let tls = rest.certfile.as_ref().map(|certfile| TlsOptions {
         certfile: certfile.clone(),
         keyfile: rest.keyfile.clone(),
+        keyfile_password: rest.keyfile_password.clone(),
         cafile: rest.cafile.clone(),
         verify_client: match rest.verify_client {
             VerifyClient::None => api::VerifyClient::None,
@@ -166,6 +167,7 @@ fn api_options(config: &Config) -> ApiOptions {
         },
         listen: rest.listen.clone(),
         tls,
+        access: Access::new(rest),
         extra_headers: headers,
         server_tokens: Some(rest.server_tokens.clone()),
     }

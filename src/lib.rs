@@ -11,4 +11,5 @@ pub mod guard;
 pub mod lead;
 pub mod node;
 pub mod postgres;
+mod private_key;
 pub mod sys;

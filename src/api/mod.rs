@@ -2,11 +2,11 @@
 //! against it unchanged.
 //!
 //! ```text
-//! socket -> serve (limits, TLS) -> route (one table) -> health     200 or 503
-//!                                                    -> documents  JSON, key order and spaces as people grep it
-//!                                                    -> metrics    Prometheus text
-//!                                                    -> explain    ours
-//!                    Facts (watch) ------------------^
+//! socket -> gate (limits, TLS) -> serve (access) -> route (one table) -> health     200 or 503
+//!                                                                     -> documents  JSON as people grep it
+//!                                                                     -> metrics    Prometheus text
+//!                                                                     -> explain    ours
+//!                                 Facts (watch) ----------------------^
 //! ```
 //!
 //! Invariants: everything right of `serve` is a pure function of the request, one [`Facts`] and a moment;
@@ -20,26 +20,30 @@
 //! whatever has none is a health probe for GET, HEAD and OPTIONS (an unknown GET path gets the status document
 //! with 503, HEAD of `/cluster` too), and 501 for any other verb. Connections are closed after one answer.
 //!
-//! Caveats: certificates are read once, at the start. There is no authentication, as there is nothing yet that
-//! changes anything: who adds a changing verb to the table adds the check of access first.
+//! A changing verb that has a row in the table is asked for its leave (`access`) before anything of it is read.
+//! Certificates, credentials and the listening address may change while the door is open ([`ApiControl`]).
 //!
 //! [`Facts`]: crate::cluster::Facts
 
+mod access;
 mod documents;
 mod explain;
 mod explain_sync;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod gate;
 mod health;
 mod metrics;
 mod metrics_ours;
 mod query;
+mod resolve;
 mod route;
 mod serve;
 mod tls;
 mod view;
 mod wire;
 
+pub use access::{Access, Caller, Resolved, basic};
 pub use documents::{
     CONTRACT, cluster_document, config_document, history_document, starting_document, status_document,
 };
@@ -48,7 +52,7 @@ pub use health::{health, liveness, readiness};
 pub use metrics::metrics_text;
 pub use query::Query;
 pub use route::{Ask, Identity, answer};
-pub use serve::{ApiError, ApiHandle, ApiOptions, serve};
+pub use serve::{ApiControl, ApiError, ApiHandle, ApiOptions, serve};
 pub use tls::{TlsError, TlsOptions, VerifyClient};
 pub use wire::{Kind, Reply, dumps};
 
@@ -60,3 +64,5 @@ mod metrics_tests;
 mod socket_tests;
 #[cfg(test)]
 mod sync_tests;
+#[cfg(test)]
+mod tls_tests;

@@ -77,17 +77,24 @@ const ROUTES: &[(&str, &str, Handler)] = &[
     ("POST", "failsafe", unsupported),
 ];
 
+/// The endpoint, when the request asks it to change something and so needs leave.
+pub(super) fn is_guarded(method: &Method, path: &str) -> Option<&'static str> {
+    if method.is_safe() {
+        return None;
+    }
+    row(method, path).map(|(_, segment, _)| *segment)
+}
+
+fn row(method: &Method, path: &str) -> Option<&'static (&'static str, &'static str, Handler)> {
+    let segment = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    ROUTES
+        .iter()
+        .find(|(verb, name, _)| *verb == method.as_str() && *name == segment)
+}
+
 /// The answer to any request. Pure: the facts and the moment are arguments.
 pub fn answer(ask: &Ask<'_>, who: &Identity, facts: Option<&Facts>) -> Reply {
-    let segment = ask
-        .path
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
-    let row = ROUTES
-        .iter()
-        .find(|(verb, name, _)| *verb == ask.method.as_str() && *name == segment);
+    let row = row(ask.method, ask.path);
     let is_probe = matches!(*ask.method, Method::GET | Method::HEAD | Method::OPTIONS);
     match (facts, row) {
         (None, _) if is_probe => {

@@ -1,43 +1,27 @@
-//! The listening side: sockets, TLS, limits and the shutdown; what is answered is decided in `route`.
+//! The open door: what it was told to be, who changes that while it is open, and how one request is answered.
 
+use super::access::{Access, Caller, Resolved};
+use super::gate::{Gate, bind};
 use super::query::Query;
-use super::route::{Ask, Identity, answer};
-use super::tls::{TlsError, TlsOptions, acceptor};
+use super::resolve;
+use super::route::{Ask, Identity, answer, is_guarded};
+use super::tls::{Tls, TlsError, TlsOptions, tls};
 use super::wire::{Kind, Reply};
 use crate::clock;
 use crate::cluster::Facts;
-use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use axum::{Extension, Router};
 use std::future::Future;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
 
-/// A client has this long to say what it wants.
-const HEADER: Duration = Duration::from_secs(3);
-/// A connection, handshake and answer included, lasts at most this long.
-const CONNECTION: Duration = Duration::from_secs(60);
-/// Open answers may end after the door closed.
-const CLOSING: Duration = Duration::from_secs(1);
-/// After a failed accept (out of file descriptors) the next is tried this much later.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections at one time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
-/// The largest request head.
-const HEAD_BYTES: usize = 16 * 1024;
 
 /// What the door needs to know.
 #[derive(Clone, Debug)]
@@ -48,6 +32,8 @@ pub struct ApiOptions {
     pub listen: String,
     /// TLS, when there is a certificate.
     pub tls: Option<TlsOptions>,
+    /// What callers of unsafe verbs must show.
+    pub access: Access,
     /// Headers added to every answer that has any (`http_extra_headers`, with TLS `https_extra_headers` too).
     pub extra_headers: Vec<(String, String)>,
     /// `restapi.server_tokens`: `ProductOnly` leaves the version out of the `Server` header.
@@ -68,6 +54,9 @@ pub enum ApiError {
     /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The door is not open any more.
+    #[error("the REST API is closed")]
+    Closed,
     /// A header cannot be sent.
     #[error("restapi: '{name}: {value}' is not an HTTP header")]
     Header {
@@ -78,22 +67,69 @@ pub enum ApiError {
     },
 }
 
+/// What holds for the next connection.
+pub(super) struct Terms {
+    pub(super) tls: Option<Tls>,
+    pub(super) access: Arc<Access>,
+    headers: HeaderMap,
+}
+
+/// Who stands before the door, as far as its connection tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visitor {
+    pub(super) address: IpAddr,
+    /// A good certificate was shown.
+    pub(super) certificate: bool,
+}
+
 /// An open door.
 #[derive(Debug)]
 pub struct ApiHandle {
     addresses: Vec<SocketAddr>,
+    control: ApiControl,
     tasks: JoinSet<()>,
 }
 
 impl ApiHandle {
-    /// Where it listens.
+    /// Where it listened when it was opened.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What changes it while it is open.
+    pub fn control(&self) -> ApiControl {
+        self.control.clone()
     }
 
     /// Waits until the door is closed and open answers have ended; bounded once `stop` has come.
     pub async fn closed(mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Changes an open door.
+#[derive(Clone, Debug)]
+pub struct ApiControl {
+    wishes: mpsc::Sender<Wish>,
+}
+
+#[derive(Debug)]
+struct Wish {
+    options: ApiOptions,
+    done: oneshot::Sender<Result<Vec<SocketAddr>, ApiError>>,
+}
+
+impl ApiControl {
+    /// Lets the door be as `options` say, certificates read again; open connections are spoken with to their end. Answers
+    /// where it listens now.
+    ///
+    /// # Errors
+    /// What is wrong with the options; the door is as it was.
+    pub async fn reload(&self, options: ApiOptions) -> Result<Vec<SocketAddr>, ApiError> {
+        let (done, answered) = oneshot::channel();
+        let wish = Wish { options, done };
+        self.wishes.send(wish).await.map_err(|_| ApiError::Closed)?;
+        answered.await.map_err(|_| ApiError::Closed)?
     }
 }
 
@@ -104,33 +140,147 @@ pub async fn serve(
     facts: watch::Receiver<Option<Arc<Facts>>>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ApiHandle, ApiError> {
-    let tls = options.tls.as_ref().map(acceptor).transpose()?;
-    let headers = headers(&options)?;
+    let (terms, terms_seen) = watch::channel(Arc::new(terms(&options)?));
     let listeners = bind(&options.listen).await?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-    let state = Arc::new(Door {
+    let addresses = addresses(&listeners);
+    let (resolved, resolved_seen) = watch::channel(Arc::default());
+    let door = Arc::new(Door {
         identity: options.identity,
-        headers,
-        facts,
+        facts: facts.clone(),
+        terms: terms_seen.clone(),
+        resolved: resolved_seen,
     });
-    let router = Router::new().fallback(respond).with_state(state);
-    let limit = Arc::new(Semaphore::new(CONNECTIONS));
-    let (stopping, stopped) = watch::channel(false);
+    let (wishes, wished) = mpsc::channel(1);
+    let mut keeper = Keeper {
+        router: Router::new().fallback(respond).with_state(door),
+        terms,
+        limit: Arc::new(Semaphore::new(CONNECTIONS)),
+        stopped: watch::channel(false).0,
+        moved: watch::channel(false).0,
+        port: mpsc::channel(1).1,
+        listen: options.listen,
+        ports: Vec::new(),
+        gates: JoinSet::new(),
+    };
+    keeper.open(listeners);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        stop.await;
-        stopping.send_replace(true);
+        tokio::select! {
+            () = keeper.run(wished, stop) => {}
+            () = resolve::keep(terms_seen, facts, resolved) => {}
+        }
     });
-    for listener in listeners {
-        let gate = Gate {
-            router: router.clone(),
-            tls: tls.clone(),
-            limit: limit.clone(),
-            stopped: stopped.clone(),
-        };
-        tasks.spawn(gate.accept(listener));
+    Ok(ApiHandle {
+        addresses,
+        control: ApiControl { wishes },
+        tasks,
+    })
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|l| l.local_addr().ok()).collect()
+}
+
+fn terms(options: &ApiOptions) -> Result<Terms, ApiError> {
+    Ok(Terms {
+        tls: options.tls.as_ref().map(tls).transpose()?,
+        access: Arc::new(options.access.clone()),
+        headers: headers(options)?,
+    })
+}
+
+/// Owns the sockets and the terms.
+struct Keeper {
+    router: Router,
+    terms: watch::Sender<Arc<Terms>>,
+    limit: Arc<Semaphore>,
+    stopped: watch::Sender<bool>,
+    /// Of the gates that are open now.
+    moved: watch::Sender<bool>,
+    /// Ends when their port is free.
+    port: mpsc::Receiver<()>,
+    listen: String,
+    ports: Vec<u16>,
+    gates: JoinSet<()>,
+}
+
+impl Keeper {
+    fn open(&mut self, listeners: Vec<TcpListener>) {
+        let (moved, moved_seen) = watch::channel(false);
+        let (port, free) = mpsc::channel(1);
+        self.ports = addresses(&listeners).iter().map(SocketAddr::port).collect();
+        for listener in listeners {
+            let gate = Gate {
+                router: self.router.clone(),
+                terms: self.terms.subscribe(),
+                limit: self.limit.clone(),
+                stopped: self.stopped.subscribe(),
+                moved: moved_seen.clone(),
+                port: port.clone(),
+            };
+            self.gates.spawn(gate.accept(listener));
+        }
+        // The gates that were open until now see it and leave; those that are new have their own.
+        self.moved.send_replace(true);
+        (self.moved, self.port) = (moved, free);
     }
-    Ok(ApiHandle { addresses, tasks })
+
+    async fn run(mut self, mut wished: mpsc::Receiver<Wish>, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let wish = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(wish) = wished.recv() => wish,
+                Some(_) = self.gates.join_next() => continue,
+            };
+            // Nobody may wait for the answer any more, which is no fault.
+            let _ = wish.done.send(self.change(wish.options).await);
+        }
+        self.stopped.send_replace(true);
+        while self.gates.join_next().await.is_some() {}
+    }
+
+    async fn change(&mut self, options: ApiOptions) -> Result<Vec<SocketAddr>, ApiError> {
+        let terms = terms(&options)?;
+        let mut now = Vec::new();
+        if options.listen != self.listen {
+            let listeners = self.move_to(&options.listen).await?;
+            now = addresses(&listeners);
+            self.open(listeners);
+            self.listen = options.listen;
+            tracing::info!("restapi.listen: the REST API listens on {} now", self.listen);
+        }
+        let serial = |terms: &Terms| terms.tls.as_ref().map(|tls| tls.serial.clone());
+        let (old, new) = (serial(&self.terms.borrow()), serial(&terms));
+        if let Some(new) = new.filter(|new| Some(new) != old.as_ref()) {
+            tracing::info!(
+                "restapi.certfile: the certificate with the serial number {new} is shown from now on"
+            );
+        }
+        self.terms.send_replace(Arc::new(terms));
+        Ok(now)
+    }
+
+    /// Sockets at another address. Where the old ones are in the way they are closed first, and opened again if even
+    /// that does not help.
+    async fn move_to(&mut self, listen: &str) -> Result<Vec<TcpListener>, ApiError> {
+        let in_the_way = self
+            .ports
+            .iter()
+            .any(|port| listen.ends_with(&format!(":{port}")));
+        let bound = bind(listen).await;
+        if bound.is_ok() || !in_the_way {
+            return bound;
+        }
+        self.moved.send_replace(true);
+        while self.port.recv().await.is_some() {}
+        let bound = bind(listen).await;
+        if bound.is_err() {
+            self.open(bind(&self.listen).await?);
+        }
+        bound
+    }
 }
 
 fn headers(options: &ApiOptions) -> Result<HeaderMap, ApiError> {
@@ -151,132 +301,35 @@ fn headers(options: &ApiOptions) -> Result<HeaderMap, ApiError> {
     Ok(map)
 }
 
-/// Every address the name stands for; those this machine does not have are skipped while one is left.
-async fn bind(listen: &str) -> Result<Vec<TcpListener>, ApiError> {
-    let fail = |reason: String| ApiError::Listen {
-        address: listen.to_owned(),
-        reason,
-    };
-    let (host, port) = listen
-        .rsplit_once(':')
-        .ok_or_else(|| fail("host:port is needed, such as 0.0.0.0:8008".to_owned()))?;
-    if matches!(host, "" | "*") {
-        let bound = match TcpListener::bind(format!("[::]:{port}")).await {
-            // Linux answers IPv4 on the same socket; without IPv6 there is only the other one.
-            Err(e) if e.kind() != ErrorKind::AddrInUse => TcpListener::bind(format!("0.0.0.0:{port}")).await,
-            both_families => both_families,
-        };
-        return bound
-            .map(|listener| vec![listener])
-            .map_err(|e| fail(e.to_string()));
-    }
-    let mut found: Vec<SocketAddr> = lookup_host(listen)
-        .await
-        .map_err(|e| fail(e.to_string()))?
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    let (mut listeners, mut missing) = (Vec::new(), None);
-    for address in found {
-        match TcpListener::bind(address).await {
-            Ok(listener) => listeners.push(listener),
-            Err(e) if e.kind() == ErrorKind::AddrNotAvailable => missing = Some(e),
-            Err(e) => return Err(fail(e.to_string())),
-        }
-    }
-    match missing {
-        Some(e) if listeners.is_empty() => Err(fail(e.to_string())),
-        _ if listeners.is_empty() => Err(fail("the name has no address".to_owned())),
-        _ => Ok(listeners),
-    }
-}
-
-/// One listener's loop.
-struct Gate {
-    router: Router,
-    tls: Option<TlsAcceptor>,
-    limit: Arc<Semaphore>,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Gate {
-    async fn accept(self, listener: TcpListener) {
-        let mut open = JoinSet::new();
-        let mut stopped = self.stopped.clone();
-        let stop = async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await.map(drop);
-        };
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let next = async {
-                let permit = self.limit.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let accepted = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                accepted = next => accepted,
-            };
-            match accepted {
-                (permit, Ok((stream, peer))) => {
-                    let (router, tls) = (self.router.clone(), self.tls.clone());
-                    open.spawn(async move {
-                        converse(stream, peer, router, tls).await;
-                        drop(permit);
-                    });
-                }
-                (_, Err(error)) => {
-                    warn!(%error, "REST: cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-            while open.try_join_next().is_some() {}
-        }
-        drop(listener);
-        let _ = timeout(CLOSING, async { while open.join_next().await.is_some() {} }).await;
-    }
-}
-
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, tls: Option<TlsAcceptor>) {
-    let talk = async {
-        match tls {
-            None => exchange(stream, router).await,
-            Some(tls) => match timeout(HEADER, tls.accept(stream)).await {
-                Ok(Ok(stream)) => exchange(stream, router).await,
-                Ok(Err(error)) => Err(format!("TLS: {error}")),
-                Err(_) => Err("no TLS handshake in time".to_owned()),
-            },
-        }
-    };
-    match timeout(CONNECTION, talk).await {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => info!(%peer, "REST: connection closed: {reason}"),
-        Err(_) => info!(%peer, "REST: connection closed: it lasted too long"),
-    }
-}
-
-async fn exchange<S>(stream: S, router: Router) -> Result<(), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .max_buf_size(HEAD_BYTES)
-        .keep_alive(false)
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await
-        .map_err(|error| error.to_string())
-}
-
 struct Door {
     identity: Identity,
-    headers: HeaderMap,
     facts: watch::Receiver<Option<Arc<Facts>>>,
+    terms: watch::Receiver<Arc<Terms>>,
+    resolved: watch::Receiver<Arc<Resolved>>,
 }
 
-async fn respond(State(door): State<Arc<Door>>, request: Request) -> Response {
+impl Door {
+    /// Whether this caller may do what it asks for.
+    fn admit(&self, visitor: Visitor, request: &Request, facts: Option<&Facts>) -> Result<(), Reply> {
+        let Some(segment) = is_guarded(request.method(), request.uri().path()) else {
+            return Ok(());
+        };
+        let header = request.headers().get(header::AUTHORIZATION);
+        let caller = Caller {
+            address: visitor.address,
+            certificate: visitor.certificate,
+            authorization: header.and_then(|value| value.to_str().ok()),
+        };
+        let access = self.terms.borrow().access.clone();
+        access.check(segment, &caller, &member_hosts(facts), &self.resolved.borrow())
+    }
+}
+
+async fn respond(
+    State(door): State<Arc<Door>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Response {
     let facts = door.facts.borrow().clone();
     let ask = Ask {
         method: request.method(),
@@ -284,8 +337,18 @@ async fn respond(State(door): State<Arc<Door>>, request: Request) -> Response {
         query: Query::parse(request.uri().query().unwrap_or_default()),
         now: clock::now(),
     };
-    let reply = answer(&ask, &door.identity, facts.as_deref());
-    packed(reply, &door.headers)
+    let reply = match door.admit(visitor, &request, facts.as_deref()) {
+        Ok(()) => answer(&ask, &door.identity, facts.as_deref()),
+        Err(refusal) => refusal,
+    };
+    packed(reply, &door.terms.borrow().headers)
+}
+
+/// The hosts of the members' REST doors.
+pub(super) fn member_hosts(facts: Option<&Facts>) -> Vec<String> {
+    let members = facts.iter().flat_map(|facts| facts.state.members.iter());
+    let urls = members.filter_map(|(_, member)| member.info.api_url.parse::<Uri>().ok());
+    urls.filter_map(|url| url.host().map(str::to_owned)).collect()
 }
 
 fn packed(reply: Reply, extra: &HeaderMap) -> Response {
@@ -293,9 +356,13 @@ fn packed(reply: Reply, extra: &HeaderMap) -> Response {
         Kind::Bare => return reply.status.into_response(),
         Kind::Json => "application/json",
         Kind::Text => "text/plain",
+        Kind::Said => "text/html",
         Kind::Html => "text/html;charset=utf-8",
     };
     let mut response = (reply.status, [(header::CONTENT_TYPE, mime)], reply.body).into_response();
     response.headers_mut().extend(extra.clone());
+    if let Some((name, value)) = reply.header {
+        response.headers_mut().insert(name, value);
+    }
     response
 }

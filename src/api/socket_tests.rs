@@ -1,8 +1,9 @@
 //! The door over real sockets: bytes in, bytes out, several at once, and clients that mean no good.
 
 use super::fixtures::facts;
-use super::{ApiError, ApiHandle, ApiOptions, Identity, serve};
+use super::{Access, ApiError, ApiHandle, ApiOptions, Identity, serve};
 use crate::cluster::Facts;
+use crate::config::{Allowed, Credentials, RestApi, Secret, VerifyClient};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Open {
     handle: ApiHandle,
     address: SocketAddr,
+    /// As it was told.
+    listen: String,
     facts: watch::Sender<Option<Arc<Facts>>>,
     stop: oneshot::Sender<()>,
 }
@@ -42,6 +45,7 @@ fn options(listen: String) -> ApiOptions {
         },
         listen,
         tls: None,
+        access: Access::default(),
         extra_headers: vec![("X-Herd".into(), "yes".into())],
         server_tokens: Some("productonly".into()),
     }
@@ -53,11 +57,11 @@ async fn open(known: Option<Facts>) -> Open {
     let stopped = async {
         let _ = stopped.await;
     };
-    let handle = serve(options(format!("{}:0", own_host())), seen, stopped)
-        .await
-        .unwrap();
+    let listen = format!("{}:0", own_host());
+    let handle = serve(options(listen.clone()), seen, stopped).await.unwrap();
     Open {
         address: handle.addresses()[0],
+        listen,
         handle,
         facts,
         stop,
@@ -253,4 +257,126 @@ async fn stop_closes_the_port() {
     timeout(PATIENCE, door.handle.closed()).await.unwrap();
     assert!(TcpStream::connect(door.address).await.is_err());
     drop(idle);
+}
+
+/// Asked of a verb that changes something, with this header; the head's first line and the body.
+async fn post(address: SocketAddr, header: &str) -> String {
+    let bytes = format!("POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{header}\r\n");
+    say(address, bytes.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_verb_that_changes_something_asks_who_calls_and_reading_does_not() {
+    let door = open(Some(facts_now())).await;
+    let mut strict = options(door.listen.clone());
+    let credentials = Credentials {
+        username: "op".to_owned(),
+        password: Secret::new("pink"),
+    };
+    strict.access = Access::new(&rest(Some(credentials), &[]));
+    door.handle.control().reload(strict.clone()).await.unwrap();
+    let refused = post(door.address, "").await;
+    assert!(refused.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{refused}");
+    assert!(refused.ends_with("\r\n\r\nno auth header received"), "{refused}");
+    let (head, _) = refused.split_once("\r\n\r\n").unwrap();
+    for line in [
+        "WWW-Authenticate: Basic realm=\"Patroni\"",
+        "Content-Type: text/html",
+    ] {
+        assert!(head.lines().any(|l| l.eq_ignore_ascii_case(line)), "{head}");
+    }
+    let wrong = post(door.address, "Authorization: Basic b3A6Z3JleQ==\r\n").await;
+    assert!(wrong.ends_with("not authenticated"), "{wrong}");
+    let right = post(door.address, "Authorization: Basic b3A6cGluaw==\r\n").await;
+    assert!(!right.contains(" 401 ") && !right.contains(" 403 "), "{right}");
+    let unknown = say(door.address, &request("POST", "/nothing")).await;
+    assert!(unknown.starts_with("HTTP/1.1 501 "), "{unknown}");
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let read = say(door.address, &request(method, "/leader")).await;
+        assert!(read.starts_with("HTTP/1.1 200 "), "{read}");
+    }
+    strict.access = Access::new(&rest(None, &["192.0.2.1"]));
+    door.handle.control().reload(strict.clone()).await.unwrap();
+    assert!(post(door.address, "").await.ends_with("Access is denied"));
+    // A name is resolved beside the requests.
+    strict.access = Access::new(&rest(None, &["localhost"]));
+    strict.listen = "127.0.0.1:0".to_owned();
+    let moved = door.handle.control().reload(strict).await.unwrap();
+    let allowed = async {
+        while post(moved[0], "").await.ends_with("Access is denied") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, allowed)
+        .await
+        .expect("localhost was not resolved");
+}
+
+fn rest(authentication: Option<Credentials>, allowed: &[&str]) -> RestApi {
+    RestApi {
+        listen: String::new(),
+        connect_address: String::new(),
+        authentication,
+        certfile: None,
+        keyfile: None,
+        keyfile_password: None,
+        cafile: None,
+        verify_client: VerifyClient::None,
+        http_extra_headers: Default::default(),
+        https_extra_headers: Default::default(),
+        server_tokens: String::new(),
+        allowlist: allowed.iter().map(|word| Allowed::parse(word).unwrap()).collect(),
+        allowlist_include_members: false,
+    }
+}
+
+#[tokio::test]
+async fn the_door_moves_while_an_answer_is_under_way() {
+    let door = open(Some(facts_now())).await;
+    let mut half = TcpStream::connect(door.address).await.unwrap();
+    half.write_all(b"GET /leader HTTP/1.1\r\n").await.unwrap();
+    // Being answered elsewhere first shows that the half request was accepted.
+    assert!(
+        say(door.address, &request("GET", "/leader"))
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+    let control = door.handle.control();
+    // The same port on every address: the old socket is in the way.
+    let everywhere = format!("0.0.0.0:{}", door.address.port());
+    let now = control.reload(options(everywhere)).await.unwrap();
+    assert_eq!(now[0].port(), door.address.port());
+    assert!(
+        say(door.address, &request("GET", "/leader"))
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+    half.write_all(b"Host: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, half.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Where it cannot go, it stays.
+    let error = control
+        .reload(options("192.0.2.1:0".to_owned()))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("restapi.listen: cannot listen on 192.0.2.1:0"),
+        "{error}"
+    );
+    let same_port = format!("192.0.2.1:{}", door.address.port());
+    assert!(control.reload(options(same_port)).await.is_err());
+    assert!(
+        say(door.address, &request("GET", "/leader"))
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+    door.stop.send(()).unwrap();
+    timeout(PATIENCE, door.handle.closed()).await.unwrap();
+    assert!(TcpStream::connect(door.address).await.is_err());
 }

@@ -1,12 +1,15 @@
 //! TLS of the REST door: certificate, key, and whether clients must show theirs.
 
+use crate::config::Secret;
+use crate::private_key::private_key;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Whether clients must show a certificate (`verify_client`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct TlsOptions {
     pub certfile: PathBuf,
     /// Private key, PEM; absent means that the certificate's file holds it too (`restapi.keyfile`).
     pub keyfile: Option<PathBuf>,
+    /// Password of the private key (`restapi.keyfile_password`).
+    pub keyfile_password: Option<Secret>,
     /// Certificates that sign clients' certificates (`restapi.cafile`).
     pub cafile: Option<PathBuf>,
     /// Whether clients must show a certificate (`restapi.verify_client`).
@@ -58,16 +63,23 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
-/// Reads the files once, so that a mistake is found at the start.
-pub(super) fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, TlsError> {
+/// How TLS is spoken, and the serial number of the certificate that is shown.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) serial: String,
+}
+
+/// Reads the files, so that a mistake is found before anybody calls.
+pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates("certfile", &options.certfile)?;
     let (key_name, key_path) = match &options.keyfile {
         Some(path) => ("keyfile", path),
         None => ("certfile", &options.certfile),
     };
-    let key = PrivateKeyDer::from_pem_file(key_path)
-        .map_err(|e| bad(key_name, key_path, "private key", &e.to_string()))?;
+    let key = private_key(key_path, options.keyfile_password.as_ref())
+        .map_err(|reason| bad(key_name, key_path, "private key", &reason))?;
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = match options.verify_client {
@@ -88,9 +100,19 @@ pub(super) fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
+    let serial = chain.first().map(serial).unwrap_or_default();
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Tls {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        serial,
+    })
+}
+
+pub(super) fn serial(certificate: &CertificateDer<'_>) -> String {
+    X509Certificate::from_der(certificate)
+        .map(|(_, parsed)| parsed.raw_serial_as_string())
+        .unwrap_or_default()
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

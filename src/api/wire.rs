@@ -1,6 +1,6 @@
 //! How an answer looks on the wire: its status, kind and text, JSON as people grep it, the HTML error page.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
@@ -14,6 +14,8 @@ pub enum Kind {
     Json,
     /// Plain text.
     Text,
+    /// A sentence.
+    Said,
     /// An error page.
     Html,
 }
@@ -27,6 +29,8 @@ pub struct Reply {
     pub kind: Kind,
     /// The body.
     pub body: String,
+    /// A header of this answer alone.
+    pub header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Reply {
@@ -36,6 +40,7 @@ impl Reply {
             status,
             kind: Kind::Bare,
             body: String::new(),
+            header: None,
         }
     }
 
@@ -45,6 +50,7 @@ impl Reply {
             status,
             kind: Kind::Json,
             body,
+            header: None,
         }
     }
 
@@ -54,6 +60,17 @@ impl Reply {
             status: StatusCode::OK,
             kind: Kind::Text,
             body,
+            header: None,
+        }
+    }
+
+    /// A sentence without a line's end, as the verbs that change something answer.
+    pub fn said(status: StatusCode, text: &str) -> Self {
+        Self {
+            status,
+            kind: Kind::Said,
+            body: text.to_owned(),
+            header: None,
         }
     }
 
@@ -68,6 +85,7 @@ impl Reply {
             status,
             kind: Kind::Html,
             body,
+            header: None,
         }
     }
 }

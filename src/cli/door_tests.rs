@@ -4,7 +4,7 @@ use super::client::Client;
 use super::out::CliError;
 use super::target::{ClusterAddress, Trust};
 use crate::api::fixtures::facts;
-use crate::api::{ApiHandle, ApiOptions, Identity, TlsOptions, VerifyClient, serve};
+use crate::api::{Access, ApiHandle, ApiOptions, Identity, TlsOptions, VerifyClient, serve};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -20,6 +20,7 @@ async fn door(tls: Option<TlsOptions>, known: bool) -> ApiHandle {
         identity,
         listen: "127.0.0.1:0".into(),
         tls,
+        access: Access::default(),
         extra_headers: Vec::new(),
         server_tokens: None,
     };
@@ -45,6 +46,7 @@ fn certificate(dir: &Path) -> TlsOptions {
     std::fs::write(&certfile, made.cert.pem()).unwrap();
     std::fs::write(&keyfile, made.signing_key.serialize_pem()).unwrap();
     TlsOptions {
+        keyfile_password: None,
         cafile: Some(certfile.clone()),
         certfile,
         keyfile: Some(keyfile),
@@ -164,6 +166,7 @@ async fn unusable_files_are_named() {
         },
         listen: "127.0.0.1:0".into(),
         tls: Some(tls.clone()),
+        access: Access::default(),
         extra_headers: Vec::new(),
         server_tokens: None,
     };

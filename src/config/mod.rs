@@ -28,6 +28,7 @@
 //! Caveats: a file of a directory replaces lists of an earlier one as a whole; relative paths are taken from
 //! the working directory of the program.
 
+mod allowed;
 mod effective;
 mod gucs;
 mod keys;
@@ -51,6 +52,7 @@ mod units;
 mod value;
 mod yaml;
 
+pub use allowed::Allowed;
 pub use effective::{Effective, effective};
 pub use model::{
     Authentication, Bootstrap, BootstrapUser, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen,

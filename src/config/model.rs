@@ -1,5 +1,6 @@
 //! What a node file means, once checked: immutable, with every default filled in.
 
+use super::allowed::Allowed;
 use super::secret::Secret;
 use crate::cluster::{Endpoint, MemberName, Settings, Tags};
 use std::collections::BTreeMap;
@@ -81,7 +82,7 @@ pub struct RestApi {
     /// What the `Server` header tells: `original`, `minimal` or `productonly`.
     pub server_tokens: String,
     /// Hosts, addresses and networks that may use unsafe verbs; empty is everybody.
-    pub allowlist: Vec<String>,
+    pub allowlist: Vec<Allowed>,
     /// Whether the members' own addresses are on the list.
     pub allowlist_include_members: bool,
 }

@@ -1,5 +1,6 @@
 //! The tree of a node file -> [`Config`]: the sections that every node has.
 
+use super::allowed::Allowed;
 use super::keys;
 use super::model::{
     Bootstrap, BootstrapUser, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode,
@@ -141,9 +142,20 @@ fn restapi(reader: &mut Reader, own_host: &str) -> RestApi {
             .choice("restapi.server_tokens")
             .unwrap_or("original")
             .to_owned(),
-        allowlist: reader.words("restapi.allowlist"),
+        allowlist: allowlist(reader),
         allowlist_include_members: reader.flag("restapi.allowlist_include_members"),
     }
+}
+
+fn allowlist(reader: &mut Reader) -> Vec<Allowed> {
+    let mut found = Vec::new();
+    for word in reader.words("restapi.allowlist") {
+        match Allowed::parse(&word) {
+            Ok(allowed) => found.push(allowed),
+            Err(message) => reader.problem("restapi.allowlist", message),
+        }
+    }
+    found
 }
 
 /// The sentence for an address that stands for all of a machine's own.

@@ -1,0 +1,169 @@
+//! A listening socket: which addresses it takes, how connections are limited, and how each is spoken with.
+
+use super::serve::{ApiError, Terms, Visitor};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+/// A client has this long to say what it wants.
+const HEADER: Duration = Duration::from_secs(3);
+/// A connection, handshake and answer included, lasts at most this long.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// Open answers may end after the door closed.
+const CLOSING: Duration = Duration::from_secs(1);
+/// After a failed accept (out of file descriptors) the next is tried this much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest request head.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// Every address the name stands for; those this machine does not have are skipped while one is left.
+pub(super) async fn bind(listen: &str) -> Result<Vec<TcpListener>, ApiError> {
+    let fail = |reason: String| ApiError::Listen {
+        address: listen.to_owned(),
+        reason,
+    };
+    let (host, port) = listen
+        .rsplit_once(':')
+        .ok_or_else(|| fail("host:port is needed, such as 0.0.0.0:8008".to_owned()))?;
+    if matches!(host, "" | "*") {
+        let bound = match TcpListener::bind(format!("[::]:{port}")).await {
+            // Linux answers IPv4 on the same socket; without IPv6 there is only the other one.
+            Err(e) if e.kind() != ErrorKind::AddrInUse => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+            both_families => both_families,
+        };
+        return bound
+            .map(|listener| vec![listener])
+            .map_err(|e| fail(e.to_string()));
+    }
+    let mut found: Vec<SocketAddr> = lookup_host(listen)
+        .await
+        .map_err(|e| fail(e.to_string()))?
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    let (mut listeners, mut missing) = (Vec::new(), None);
+    for address in found {
+        match TcpListener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            Err(e) if e.kind() == ErrorKind::AddrNotAvailable => missing = Some(e),
+            Err(e) => return Err(fail(e.to_string())),
+        }
+    }
+    match missing {
+        Some(e) if listeners.is_empty() => Err(fail(e.to_string())),
+        _ if listeners.is_empty() => Err(fail("the name has no address".to_owned())),
+        _ => Ok(listeners),
+    }
+}
+
+/// One listener's loop.
+pub(super) struct Gate {
+    pub(super) router: Router,
+    /// How the next connection is spoken with.
+    pub(super) terms: watch::Receiver<Arc<Terms>>,
+    /// Connections at one time, at all gates together.
+    pub(super) limit: Arc<Semaphore>,
+    /// The door closes.
+    pub(super) stopped: watch::Receiver<bool>,
+    /// Another gate takes over; open connections are spoken with to their end.
+    pub(super) moved: watch::Receiver<bool>,
+    /// Dropped once the port is free.
+    pub(super) port: mpsc::Sender<()>,
+}
+
+impl Gate {
+    pub(super) async fn accept(mut self, listener: TcpListener) {
+        let mut open = JoinSet::new();
+        loop {
+            let next = async {
+                let permit = self.limit.clone().acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = raised(&mut self.stopped) => break,
+                () = raised(&mut self.moved) => break,
+                accepted = next => accepted,
+            };
+            match accepted {
+                (permit, Ok((stream, peer))) => {
+                    let (router, terms) = (self.router.clone(), self.terms.borrow().clone());
+                    open.spawn(async move {
+                        converse(stream, peer, router, &terms).await;
+                        drop(permit);
+                    });
+                }
+                (_, Err(error)) => {
+                    warn!(%error, "REST: cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while open.try_join_next().is_some() {}
+        }
+        drop((listener, self.port));
+        let ended = async { while open.join_next().await.is_some() {} };
+        tokio::select! {
+            () = ended => {}
+            () = async { raised(&mut self.stopped).await; sleep(CLOSING).await } => {}
+        }
+    }
+}
+
+async fn raised(flag: &mut watch::Receiver<bool>) {
+    // A sender that is gone will not ask for anything more, and its tasks end with it.
+    let _ = flag.wait_for(|raised| *raised).await.map(drop);
+}
+
+async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, terms: &Terms) {
+    let mut visitor = Visitor {
+        address: peer.ip(),
+        certificate: false,
+    };
+    let talk = async {
+        match &terms.tls {
+            None => exchange(stream, router, visitor).await,
+            Some(tls) => match timeout(HEADER, tls.acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    visitor.certificate = stream.get_ref().1.peer_certificates().is_some();
+                    exchange(stream, router, visitor).await
+                }
+                Ok(Err(error)) => Err(format!("TLS: {error}")),
+                Err(_) => Err("no TLS handshake in time".to_owned()),
+            },
+        }
+    };
+    match timeout(CONNECTION, talk).await {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => info!(%peer, "REST: connection closed: {reason}"),
+        Err(_) => info!(%peer, "REST: connection closed: it lasted too long"),
+    }
+}
+
+async fn exchange<S>(stream: S, router: Router, visitor: Visitor) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(false)
+        .title_case_headers(true)
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(router.layer(Extension(visitor))),
+        )
+        .await
+        .map_err(|error| error.to_string())
+}
