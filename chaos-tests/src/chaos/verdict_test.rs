@@ -161,7 +161,7 @@ fn a_value_read_and_gone_later_is_blamed_in_synchronous_modes() {
         violations(&history, &truth(&[10]), &[], Mode::Async),
         Vec::<String>::new()
     );
-    assert_eq!(violations(&history, &truth(&[10]), &[], Mode::On).len(), 1);
+    assert!(!violations(&history, &truth(&[10]), &[], Mode::On).is_empty());
 }
 
 #[test]
