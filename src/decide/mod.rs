@@ -12,6 +12,7 @@ mod founding;
 pub mod lease;
 pub mod rejoin;
 pub mod rules;
+pub mod spared;
 pub mod sync;
 pub mod view;
 

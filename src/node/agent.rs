@@ -16,6 +16,7 @@ use crate::cluster::{
 };
 use crate::config::Config;
 use crate::decide::duty::{self, Duty, Local, Process};
+use crate::decide::spared::Spared;
 use crate::guard::{GuardState, Signal};
 use matriarch_raft::Group;
 use std::collections::BTreeMap;
@@ -131,7 +132,7 @@ pub struct Agent {
     /// How often in a row the end of the log could not be read.
     pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
-    pub(super) unpromotable: Option<(String, Moment)>,
+    pub(super) spared: Spared,
     pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
@@ -196,7 +197,7 @@ impl Agent {
             retry_at: BTreeMap::new(),
             unreadable: 0,
             trouble: None,
-            unpromotable: None,
+            spared: Spared::default(),
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
@@ -424,9 +425,6 @@ impl Agent {
         }
         if let Some(what) = &self.holdings.foreign {
             return Err(AgentError::Misplaced(what.clone()));
-        }
-        if self.unpromotable.as_ref().is_some_and(|(_, until)| now >= *until) {
-            self.unpromotable = None;
         }
         Ok(())
     }

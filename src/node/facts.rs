@@ -75,7 +75,7 @@ impl Agent {
     }
 
     fn why_unpromotable(&self, now: Moment) -> Option<String> {
-        let tried = self.unpromotable.as_ref().map(|(why, _)| why.clone());
+        let tried = self.spared.why(now).map(str::to_owned);
         let unfit = self.fitness.unfit(now).or(tried);
         unfit.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
     }

@@ -9,8 +9,6 @@ use crate::decide::duty::Data;
 
 /// After a failed job the same is tried again no sooner than this.
 const RETRY_MS: u64 = 1_000;
-/// A node that could not become primary is not asked again for this long, if another one can.
-const SPARED_MS: u64 = 60_000;
 
 impl Agent {
     /// Draws the consequences of a finished job.
@@ -33,6 +31,7 @@ impl Agent {
             }
             Done::Risen(epoch) => {
                 self.risen = Some(epoch);
+                self.spared.succeeded();
                 if !matches!(purpose, Purpose::Promote(_)) {
                     self.checkpointed = Some(epoch);
                 }
@@ -58,8 +57,8 @@ impl Agent {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.fitness.doubt(now);
                 self.trouble = Some(format!("could not become primary: {why}"));
-                self.unpromotable =
-                    Some((format!("it could not become primary: {why}"), now.plus(SPARED_MS)));
+                self.spared
+                    .failed(format!("it could not become primary: {why}"), now);
                 self.holdings.data = Data::Unknown;
             }
             Done::Cloned(copy) => {

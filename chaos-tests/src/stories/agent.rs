@@ -98,13 +98,6 @@ impl World {
         } else {
             Some(daemon.unconfirmed_since.unwrap_or(now))
         };
-        if daemon
-            .unpromotable
-            .as_ref()
-            .is_some_and(|(_, until)| now >= *until)
-        {
-            daemon.unpromotable = None;
-        }
         let node = &mut self.nodes[n];
         let Some(daemon) = &node.daemon else { return };
         let down = process(node, daemon) == Process::Down && daemon.job.is_none();
@@ -270,7 +263,7 @@ impl World {
         report.sent_at = now;
         report.revision = state.revision;
         report.tenure = self.tenure(n, daemon, state);
-        report.unpromotable = daemon.unpromotable.as_ref().map(|(why, _)| why.clone());
+        report.unpromotable = daemon.spared.why(now).map(str::to_owned);
         report.promise = daemon.promise;
         report.synced = daemon.synced;
         report.postgres = (!node.witness).then(|| postgres_report(node, daemon));

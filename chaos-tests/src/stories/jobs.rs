@@ -9,9 +9,6 @@ use matriarch::cluster::{Epoch, Moment, Promise, Timeline, WalEnd};
 use matriarch::decide::duty::Data;
 use matriarch::decide::sync;
 
-/// A node that could not become primary is not asked again for this long.
-const SPARED_MS: u64 = 60_000;
-
 impl World {
     pub fn inspect(&mut self, n: usize, now: Moment) {
         let (doing, present) = (self.nodes[n].ledger.doing, self.nodes[n].pg.present);
@@ -88,6 +85,7 @@ impl World {
         let fork = self.nodes[n].pg.fork(timeline);
         if let Some(daemon) = self.daemon(n) {
             daemon.risen = Some(epoch);
+            daemon.spared.succeeded();
             daemon.holdings.fork = fork;
             if checkpointed {
                 daemon.checkpointed = Some(epoch);
@@ -100,7 +98,9 @@ impl World {
     fn not_risen(&mut self, n: usize) {
         let now = self.moment(n);
         if let Some(daemon) = self.daemon(n) {
-            daemon.unpromotable = Some(("it could not become primary".to_owned(), now.plus(SPARED_MS)));
+            daemon
+                .spared
+                .failed("it could not become primary".to_owned(), now);
             daemon.holdings.data = Data::Unknown;
             daemon.job = None;
         }

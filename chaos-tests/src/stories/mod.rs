@@ -58,8 +58,8 @@ use world::{Event, World};
 
 /// The faults end here, microseconds.
 const HEALED_AT: u64 = 18_000_000;
-/// So long after that everything must be well: a node that failed to rise is spared for 60 s, even if no other can.
-const BOUND: u64 = 80_000_000;
+/// So long after that everything must be well: a right that was lost takes ten seconds to notice, a start up to ten.
+const BOUND: u64 = 40_000_000;
 
 /// What came of a run.
 #[derive(Clone, Debug)]

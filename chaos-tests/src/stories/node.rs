@@ -7,6 +7,7 @@ use matriarch::cluster::{
     Settings, State, Synced, Tags, Timeline, WalEnd, command,
 };
 use matriarch::decide::duty::Data;
+use matriarch::decide::spared::Spared;
 use matriarch::lead::Desk;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -192,7 +193,7 @@ pub struct Daemon {
     pub retry_at: BTreeMap<&'static str, Moment>,
     pub holdings: Holdings,
     pub tenancy: Tenancy,
-    pub unpromotable: Option<(String, Moment)>,
+    pub spared: Spared,
     pub word: Word,
     pub probe: Option<Probe>,
     pub poked: bool,
@@ -314,7 +315,7 @@ impl Daemon {
             retry_at: BTreeMap::new(),
             holdings: Holdings::default(),
             tenancy: Tenancy::default(),
-            unpromotable: None,
+            spared: Spared::default(),
             word: Word::default(),
             probe: None,
             poked: false,
