@@ -14,7 +14,7 @@
 use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, TlsOptions};
 use crate::clock;
 use crate::cluster::{Facts, Report, Settings, State};
-use crate::config::{Config, VerifyClient};
+use crate::config::{Config, PostgresConfig, VerifyClient};
 use crate::guard::{Guard, GuardError, GuardOptions};
 use crate::lead::{self, Desk, Mailroom};
 use crate::node::charge::Charge;
@@ -85,8 +85,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         let _ = closed.await;
     })
     .await?;
-    let ledger = Ledger::open(&dir)?;
-    let guard = attach_guard(&config, &ledger).await?;
+    let mut ledger = Ledger::open(&dir)?;
+    let guard = attach_guard(&config, &mut ledger).await?;
     let hands = match (&config.postgresql, &guard) {
         (Some(section), Some(guard)) => Some(Hands::new(
             config.clone(),
@@ -114,7 +114,7 @@ fn prepare(dir: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
 }
 
-async fn attach_guard(config: &Config, ledger: &Ledger) -> Result<Option<Guard>, DaemonError> {
+async fn attach_guard(config: &Config, ledger: &mut Ledger) -> Result<Option<Guard>, DaemonError> {
     let Some(section) = &config.postgresql else {
         return Ok(None);
     };
@@ -131,16 +131,36 @@ async fn attach_guard(config: &Config, ledger: &Ledger) -> Result<Option<Guard>,
     // A PostgreSQL that we did not start is somebody's; ours, left by a guard that died, is stopped.
     let state = guard.watch().borrow().clone();
     if state.postmaster.is_none() && !state.clean {
-        if ledger.facts().system_id.is_none() {
-            let dir = section.data_dir.display();
-            let _ = guard.quit().await;
-            return Err(DaemonError::Agent(AgentError::Misplaced(format!(
-                "postgresql.data_dir: a PostgreSQL that Matriarch did not start runs in {dir}; stop it first"
-            ))));
+        if ledger.is_newcomer() {
+            if let Err(why) = adopt(config, section, &guard, ledger).await {
+                let _ = guard.quit().await;
+                return Err(why);
+            }
+        } else {
+            guard.kill_all().await?;
         }
-        guard.kill_all().await?;
     }
     Ok(Some(guard))
+}
+
+/// Takes over the PostgreSQL that runs in the data directory, as it runs. The ledger says so first: a daemon that comes
+/// back must not take it for one that has no right to run.
+async fn adopt(
+    config: &Config,
+    section: &PostgresConfig,
+    guard: &Guard,
+    ledger: &mut Ledger,
+) -> Result<(), DaemonError> {
+    let pid = Hands::check(config, section)?.adoptable()?;
+    ledger.change(|facts| facts.guest = true)?;
+    let dir = section.data_dir.display();
+    guard.adopt(pid, section.data_dir.clone()).await.map_err(|why| {
+        DaemonError::Agent(AgentError::Misplaced(format!(
+            "postgresql.data_dir: the PostgreSQL that runs in {dir} cannot be taken over: {why}; stop it first"
+        )))
+    })?;
+    tracing::info!("taking over the PostgreSQL that runs in {dir} (postmaster {pid}) without a restart");
+    Ok(())
 }
 
 fn api_options(config: &Config) -> ApiOptions {

@@ -295,6 +295,16 @@ pub fn signal_process(process: BorrowedFd<'_>, pid: i32, signal: Signal) -> io::
     }
 }
 
+/// Opens a process by its number: the descriptor stays with this very process, and turns readable when it ends.
+pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; a descriptor that is returned is new and belongs to nobody else.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
+    let fd = fd.ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Looks at files and processes as this user for the time of `act`; root's way to see what only they may.
 pub fn as_file_user<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> T {
     // SAFETY: both calls take and return numbers; they change only this thread's file system identity.

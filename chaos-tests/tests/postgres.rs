@@ -7,9 +7,7 @@
 )]
 
 use matriarch::cluster::{Endpoint, Lsn, MemberName, Timeline};
-use matriarch::postgres::{
-    DataDir, Login, NewUser, Postgres, Probe, ServerConf, Session, Setup, Upstream, slot_name,
-};
+use matriarch::postgres::{DataDir, Login, Postgres, Probe, ServerConf, Session, Setup, Upstream, slot_name};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -46,6 +44,8 @@ impl Node {
         let port = listener.local_addr().unwrap().port();
         let setup = Setup {
             data_dir: dir.join(name),
+            config_dir: dir.join(name),
+            custom_conf: None,
             bin_dir: None,
             listen_addresses: "127.0.0.1".to_owned(),
             port,
@@ -250,16 +250,8 @@ async fn primary(dir: &Path) -> Node {
         (probe.system_id, probe.timeline),
         (Some(system_id), Some(Timeline(1)))
     );
-    let user = NewUser {
-        name: "o\"neil".to_owned(),
-        password: Some("it's".to_owned()),
-        options: vec!["createdb".to_owned()],
-    };
     for _ in 0..2 {
-        node.postgres
-            .create_roles(&node.session, std::slice::from_ref(&user))
-            .await
-            .unwrap();
+        node.postgres.create_roles(&node.session, true).await.unwrap();
     }
     node
 }

@@ -226,6 +226,7 @@ fn report(tenure: Tenure) -> Report {
             ttl_ms: 2_000,
             existing: Some(7),
             end: None,
+            standby: true,
         }),
         promise: Some(Promise {
             epoch: Epoch(5),

@@ -208,6 +208,8 @@ pub struct Offer {
     pub existing: Option<u64>,
     /// Where the log of that data ends.
     pub end: Option<WalEnd>,
+    /// That data is a standby's: it follows a primary that has to be there first.
+    pub standby: bool,
 }
 
 /// One node's view of itself.

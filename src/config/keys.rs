@@ -279,8 +279,7 @@ pub(crate) const KEYS: &[Key] = &[
     // ---- bootstrap
     used("bootstrap.initdb", Options, Optional("[encoding: UTF8, data-checksums]"), "Options of initdb. The section bootstrap is what allows this node to make a new cluster."),
     used("bootstrap.pg_hba", List, Optional("[host all all 10.0.0.0/24 scram-sha-256]"), "Lines of the new cluster's pg_hba.conf."),
-    used("bootstrap.users.*.password", Secret, Optional("app-secret"), "Roles that are made in a new cluster, by name: password,"),
-    used("bootstrap.users.*.options", List, Optional("[createdb, login]"), "and role attributes as in CREATE ROLE."),
+    ignored("bootstrap.users", Any, "Patroni 4 makes no users either; make roles in bootstrap.post_bootstrap"),
     refused("bootstrap.method", Text, &["initdb"], "only initdb is supported yet; remove the key"),
     refused("bootstrap.post_bootstrap|post_init", Text, &[], SCRIPT_LATER),
     // ---- bootstrap.dcs

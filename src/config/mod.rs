@@ -30,6 +30,7 @@
 
 mod allowed;
 mod effective;
+mod founding;
 mod gucs;
 mod keys;
 mod model;
@@ -54,9 +55,10 @@ mod yaml;
 
 pub use allowed::Allowed;
 pub use effective::{Effective, effective};
+pub use founding::{founding, inherited_parameters};
 pub use model::{
-    Authentication, Bootstrap, BootstrapUser, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen,
-    Log, Login, PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,
+    Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
+    PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,
 };
 pub use problem::Problem;
 pub use relations::{check_ttl, notes, ttl_floor_ms};

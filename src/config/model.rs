@@ -212,17 +212,6 @@ pub struct PostgresConfig {
     pub remove_on_diverged_timelines: Option<bool>,
 }
 
-/// A role to create in a new cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootstrapUser {
-    /// Its name.
-    pub name: String,
-    /// Its password.
-    pub password: Option<Secret>,
-    /// Role attributes as in CREATE ROLE.
-    pub options: Vec<String>,
-}
-
 /// `bootstrap:`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
@@ -234,8 +223,6 @@ pub struct Bootstrap {
     pub initdb: Vec<InitdbOption>,
     /// Lines of the first pg_hba.conf.
     pub pg_hba: Vec<String>,
-    /// Roles to create.
-    pub users: Vec<BootstrapUser>,
     /// Whether this node may create the cluster: the section is present.
     pub allow: bool,
 }

@@ -2,9 +2,7 @@
 
 use super::allowed::Allowed;
 use super::keys;
-use super::model::{
-    Bootstrap, BootstrapUser, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode,
-};
+use super::model::{Bootstrap, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode};
 use super::postgresql;
 use super::raft::{self, join_or_empty};
 use super::reader::Reader;
@@ -12,7 +10,7 @@ use super::relations;
 use super::settings;
 use super::survey::{nearest, survey};
 use super::units;
-use super::value::{Node, Value};
+use super::value::Node;
 use crate::cluster::{MemberName, Tags};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -204,36 +202,8 @@ fn bootstrap(reader: &mut Reader) -> Bootstrap {
             &["pgdata", "nosync", "no-sync", "pwfile", "sync-only", "version"],
         ),
         pg_hba: reader.lines("bootstrap.pg_hba").unwrap_or_default(),
-        users: users(reader),
         allow: reader.root().entries().iter().any(|(key, _)| key == "bootstrap"),
     }
-}
-
-fn users(reader: &mut Reader) -> Vec<BootstrapUser> {
-    let Some(section) = reader.node("bootstrap.users") else {
-        return Vec::new();
-    };
-    let mut users = Vec::new();
-    for (name, user) in section.entries() {
-        // Not by path: a role's name may contain dots.
-        let options: Vec<String> = match user.get("options").map(|node| &node.value) {
-            Some(Value::List(items)) => items.iter().filter_map(Node::text).map(str::to_owned).collect(),
-            Some(Value::Scalar { text, .. }) => text.split(',').map(|word| word.trim().to_owned()).collect(),
-            _ => Vec::new(),
-        };
-        if let Some(option) = options.iter().find(|option| option.contains([';', '\0', '\\'])) {
-            let message =
-                format!("\"{option}\" is not a role attribute; write words such as createdb or login");
-            reader.problem(&format!("bootstrap.users.{name}.options"), message);
-        }
-        let password = user.get("password").and_then(Node::text).map(super::Secret::new);
-        users.push(BootstrapUser {
-            name: name.clone(),
-            password,
-            options,
-        });
-    }
-    users
 }
 
 fn tags(reader: &mut Reader) -> Tags {

@@ -66,6 +66,8 @@ pub struct Local<'a> {
     pub lease_epoch: Epoch,
     /// When the lease ends.
     pub lease_until: Moment,
+    /// The PostgreSQL that runs was there before us, and nothing of this cluster's has been asked of it yet.
+    pub guest: bool,
     /// The postmaster was asked to stop because the daemon stops.
     pub leaving: bool,
 }
@@ -104,6 +106,18 @@ pub enum Duty {
     Clone(MemberName, String),
 }
 
+impl Local<'_> {
+    /// A primary runs here that may not go on once another epoch is in force.
+    fn runs_primary(&self) -> bool {
+        self.running.is_some() || self.process == Process::Up(Some(Role::Primary)) && !self.guest
+    }
+
+    /// A primary that was there before us: nobody stops somebody's only database because a cluster thinks otherwise.
+    fn hosts_primary(&self) -> bool {
+        self.guest && self.process == Process::Up(Some(Role::Primary))
+    }
+}
+
 /// Judges.
 pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
     if local.leaving {
@@ -131,6 +145,9 @@ pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
 
 fn without_primacy(local: &Local<'_>) -> Duty {
     match local.process {
+        Process::Up(_) if local.guest => {
+            Duty::Rest("PostgreSQL goes on as it is until the cluster has formed".to_owned())
+        }
         Process::Up(_) => Duty::Fence("no primary was ever agreed in this cluster".to_owned()),
         _ => Duty::Rest("waiting for the cluster to choose who creates the database cluster".to_owned()),
     }
@@ -151,7 +168,9 @@ fn own(
             Duty::Fence("its lease is running out".to_owned())
         }
         (Process::Up(_), Some(running)) => Duty::Fence(format!("it runs in epoch {running}, not {epoch}")),
-        (Process::Up(Some(Role::Primary)), None) => Duty::Fence("it is a primary of no epoch".to_owned()),
+        (Process::Up(Some(Role::Primary)), None) if !(local.guest && origin == Origin::Bootstrap) => {
+            Duty::Fence("it is a primary of no epoch".to_owned())
+        }
         (Process::Ending, _) => Duty::Rest("PostgreSQL is going down".to_owned()),
         _ if local.used >= epoch => used_up(state, local, epoch),
         _ if *local.data == Data::Unknown => Duty::Rest("looking at the data directory".to_owned()),
@@ -168,8 +187,11 @@ fn own(
 /// Nobody may write. Everybody promises; a copy that is down shows itself as a standby of nobody, so that it can be
 /// promoted, but the last primary's stays down: it may be started again, and its own log is its word.
 fn fenced(state: &State, local: &Local<'_>, holder: &MemberName, last: Epoch, epoch: Epoch) -> Duty {
-    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+    if local.runs_primary() {
         return Duty::Fence(format!("epoch {last} is over"));
+    }
+    if local.hosts_primary() {
+        return Duty::Rest("the primary that was here before goes on as it is".to_owned());
     }
     match (local.process, local.data) {
         (_, Data::Unknown) => Duty::Rest("looking at the data directory".to_owned()),
@@ -191,7 +213,7 @@ fn fenced(state: &State, local: &Local<'_>, holder: &MemberName, last: Epoch, ep
 
 /// What is agreed here is older than what was promised: nothing of it is followed.
 fn after_promise(local: &Local<'_>, primary: &MemberName, epoch: Epoch) -> Duty {
-    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+    if local.runs_primary() {
         return Duty::Fence(format!("epoch {epoch} of {primary} is over"));
     }
     Duty::Rest(format!(
@@ -214,8 +236,13 @@ fn used_up(state: &State, local: &Local<'_>, epoch: Epoch) -> Duty {
 }
 
 fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
-    if local.running.is_some() || local.process == Process::Up(Some(Role::Primary)) {
+    if local.runs_primary() {
         return Duty::Fence(format!("{primary} is the primary"));
+    }
+    if local.hosts_primary() {
+        return Duty::Rest(format!(
+            "{primary} is the primary; the one that was here before goes on as it is"
+        ));
     }
     let Some(system_id) = state.system_id else {
         return Duty::Rest(format!("waiting for {primary} to create the database cluster"));

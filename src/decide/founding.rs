@@ -2,7 +2,7 @@
 
 use super::rules::{Verdict, propose, stand};
 use super::view::View;
-use crate::cluster::Act;
+use crate::cluster::{Act, MemberName, Offer};
 use std::cmp::Reverse;
 
 /// How long the first bootstrap waits for the other voters, so that one who brings data is chosen.
@@ -17,14 +17,12 @@ pub(super) fn bootstrap(view: &View<'_>) -> Option<Verdict> {
         .state
         .members
         .values()
-        .filter(|member| !member.info.tags.nofailover)
-        .filter_map(|member| view.fresh(&member.info.name))
-        .filter_map(|heard| {
-            heard
-                .report
-                .offer
-                .as_ref()
-                .map(|offer| (heard.report.member(), offer))
+        .filter_map(|member| Some((member, view.fresh(&member.info.name)?)))
+        .filter_map(|(member, heard)| {
+            let offer = heard.report.offer.as_ref()?;
+            // Whose data is there already is its primary, wanted or not.
+            let may = !member.info.tags.nofailover || offer.existing.is_some();
+            may.then(|| (heard.report.member(), offer))
         })
         .collect();
     let present = view
@@ -49,8 +47,12 @@ pub(super) fn bootstrap(view: &View<'_>) -> Option<Verdict> {
             "members bring data of different database clusters; move all but one data directory away",
         );
     }
+    if let Some(verdict) = data_in_the_way(view, &offers) {
+        return Some(verdict);
+    }
     let chosen = offers
         .iter()
+        .filter(|(_, offer)| !offer.standby)
         .min_by_key(|(name, offer)| (offer.existing.is_none(), Reverse(offer.end), (*name).clone()));
     let Some((name, offer)) = chosen else {
         return stand("no member can create the database cluster yet");
@@ -66,6 +68,32 @@ pub(super) fn bootstrap(view: &View<'_>) -> Option<Verdict> {
         ttl_ms: offer.ttl_ms,
     };
     propose(act, reason)
+}
+
+/// A standby's data waits for its primary, and nobody begins anew beside data that cannot be brought yet.
+fn data_in_the_way(view: &View<'_>, offers: &[(&MemberName, &Offer)]) -> Option<Verdict> {
+    if offers
+        .iter()
+        .any(|(_, offer)| offer.existing.is_some() && !offer.standby)
+    {
+        return None;
+    }
+    if let Some((name, _)) = offers.iter().find(|(_, offer)| offer.existing.is_some()) {
+        return stand(format!(
+            "{name} holds a standby's data; start the node of its primary first, or promote it by hand before it joins"
+        ));
+    }
+    let holder = view.state.members.keys().find_map(|name| {
+        let report = &view.fresh(name)?.report;
+        let holds = report.postgres.as_ref()?.system_id.is_some() && report.offer.is_none();
+        holds.then_some(report)
+    })?;
+    let why = holder.unpromotable.as_deref().or(holder.activity.as_deref());
+    stand(format!(
+        "{} holds data and cannot bring it yet: {}",
+        holder.member(),
+        why.unwrap_or("its data directory is being read")
+    ))
 }
 
 fn bootstrap_under_way(view: &View<'_>) -> Option<Verdict> {

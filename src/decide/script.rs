@@ -38,6 +38,7 @@ pub(crate) struct Own {
     pub(crate) running: Option<Epoch>,
     pub(crate) lease_epoch: Epoch,
     pub(crate) lease_until: Moment,
+    pub(crate) guest: bool,
     pub(crate) leaving: bool,
 }
 
@@ -75,6 +76,7 @@ impl World {
             running: self.local.running,
             lease_epoch: self.local.lease_epoch,
             lease_until: self.local.lease_until,
+            guest: self.local.guest,
             leaving: self.local.leaving,
         }
     }
@@ -101,6 +103,7 @@ impl World {
                 running: None,
                 lease_epoch: Epoch(0),
                 lease_until: Moment(0),
+                guest: false,
                 leaving: false,
             },
         };
@@ -357,6 +360,7 @@ impl World {
             ("running", _) => own.running = Some(Epoch(number(value))),
             ("lease", _) => own.lease_epoch = Epoch(number(value)),
             ("left", _) => own.lease_until = self.now.plus(number(value)),
+            ("guest", _) => own.guest = value != "no",
             ("leaving", _) => own.leaving = true,
             ("promised", _) => own.promised = (Epoch(number(value)), false),
             ("kept", _) => own.promised.1 = true,
@@ -391,8 +395,9 @@ fn said(report: &mut Report, key: &str, value: &str) {
             report.offer = Some(Offer {
                 config: format!("{{\"by\":\"{}\"}}", report.info.name),
                 ttl_ms: 2_000,
-                existing: (!value.is_empty()).then(|| number(value)),
+                existing: (!value.is_empty()).then(|| number(value.trim_end_matches("-standby"))),
                 end: None,
+                standby: value.ends_with("-standby"),
             });
         }
         _ => postgres_said(report.postgres.as_mut().unwrap(), key, value),

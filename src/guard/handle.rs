@@ -2,7 +2,7 @@
 
 use super::link::{self, Call};
 use super::page::Page;
-use super::wire::{Ask, Identity, Launch, Orders};
+use super::wire::{Adoption, Ask, Identity, Launch, Orders};
 use super::{GuardError, GuardState, Messenger, Signal, StartSpec, WatchdogOrder};
 use crate::cluster::{Epoch, Lsn, Moment};
 use nix::unistd::{Gid, Uid, User};
@@ -129,6 +129,16 @@ impl Guard {
             .await
             .map_err(|_| GuardError::Lost)??;
         self.ask("start", Ask::Start(launch), START_MS).await
+    }
+
+    /// Takes over a postmaster of this data directory that somebody else started: it is watched, signalled and fenced
+    /// like one of the guard's own. Only its end together with its guard's cannot be had: it is nobody's child.
+    pub async fn adopt(&self, pid: i32, data_dir: PathBuf) -> Result<(), GuardError> {
+        if !self.state.borrow().adopts {
+            return Err(GuardError::Refused("it is of an older version".to_owned()));
+        }
+        let adoption = Adoption { pid, data_dir };
+        self.ask("adopt", Ask::Adopt(adoption), QUICK_MS).await.map(drop)
     }
 
     /// Sends a signal to the postmaster.

@@ -281,6 +281,14 @@ impl Keeper {
                 self.tend_watchdog(now);
                 Ok(0)
             }
+            Ask::Adopt(adoption) => {
+                if self.waiting_start.is_some() || self.launching.is_some() || self.lease.fencing.is_some() {
+                    Err("a start or a fence is under way".to_owned())
+                } else {
+                    let adopted = self.ward.adopt(adoption.pid, &adoption.data_dir);
+                    adopted.map(|()| adoption.pid)
+                }
+            }
             Ask::Signal(signal) => self.ward.signal(signal).map(|()| 0),
             Ask::Start(plan) => match self.may_start(&plan) {
                 Ok(()) => {
@@ -420,9 +428,12 @@ impl Keeper {
     /// Waits for something to happen, or for the next turn.
     fn wait(&mut self) {
         let signals = self.signals.as_fd();
-        let mut all = std::array::from_fn::<_, 5, _>(|_| PollFd::new(signals, PollFlags::POLLIN));
+        let mut all = std::array::from_fn::<_, 6, _>(|_| PollFd::new(signals, PollFlags::POLLIN));
+        if let ([_, adopted, ..], Some(postmaster)) = (&mut all, self.ward.adopted()) {
+            *adopted = PollFd::new(postmaster, PollFlags::POLLIN);
+        }
         // A fence listens to nobody; its children's ends are all it waits for.
-        if let [_, timer, door, visitor, launch] = &mut all
+        if let [_, _, timer, door, visitor, launch] = &mut all
             && self.lease.fencing.is_none()
         {
             *timer = PollFd::new(self.timer.as_fd(), PollFlags::POLLIN);

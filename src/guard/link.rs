@@ -164,6 +164,7 @@ impl Link {
                 armed: told.armed,
                 watchdog: told.watchdog,
                 takes_orders: told.level >= 1,
+                adopts: told.level >= 2,
             };
         });
     }

@@ -35,6 +35,8 @@
 //!   told at once, `clean` when that is done. PostgreSQL's log collector has 100 ms to write down the last words.
 //! - The postmaster dies with its guard (SIGQUIT by parent-death signal). Who finds a new guard then asks it to
 //!   `kill_all`: that is the proof that nothing is left.
+//! - An adopted postmaster (started by somebody else before this node was there) is kept like a child in all but that:
+//!   until its first restart under the guard, guard and daemon killed together leave it running past its deadline.
 //!
 //! **The word.** A fence is news for the leader. When the daemon does not take it within 100 ms, or there is none, the
 //! guard starts a messenger, a sibling and no child of its own, which tells the peers (`herald`). What it needs

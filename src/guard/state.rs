@@ -134,6 +134,8 @@ pub struct GuardState {
     pub watchdog: WatchdogState,
     /// The guard understands [`super::Guard::order`]; one of an older version, still running, does not.
     pub takes_orders: bool,
+    /// The guard understands [`super::Guard::adopt`].
+    pub adopts: bool,
 }
 
 /// Why a request to the guard failed, by what the caller can do about it.

@@ -5,7 +5,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek, read};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -86,6 +86,12 @@ impl Hunter {
                 let _ = sys::signal_process(process.dir.as_fd(), pid, signal);
             }
         }
+    }
+
+    /// Whether a hunt would find this process.
+    pub(super) fn would_find(&self, pid: i32, quarry: &Quarry) -> bool {
+        let name = CString::new(pid.to_string()).unwrap_or_default();
+        Process::open(self.proc.as_fd(), &name, pid).is_some_and(|process| process.is_quarry(quarry, self.me))
     }
 
     /// Sends a signal to all that are found, or only counts them. The count includes those spared.

@@ -6,14 +6,17 @@ use super::wire::Launch;
 use crate::cluster::Moment;
 use crate::sys::{self, FileId, Reaped};
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Between two rounds of a sweep.
 pub(super) const ROUND_MS: u64 = 5;
@@ -37,8 +40,10 @@ pub(super) struct Ward {
     /// The lock on the data directory itself: two guards never act on one.
     claim: Option<Flock<File>>,
     sweep: Option<Sweep>,
-    /// The postmaster, child of this guard and not reaped yet.
+    /// The postmaster: child of this guard and not reaped yet, or adopted and not ended.
     pub(super) postmaster: Option<i32>,
+    /// The adopted postmaster, which is no child: whoever started it reaps it.
+    adopted: Option<OwnedFd>,
     pub(super) exits: u64,
     pub(super) last_exit: Option<i32>,
     /// Nothing was found when last looked.
@@ -55,6 +60,7 @@ impl Ward {
             claim: None,
             sweep: None,
             postmaster: None,
+            adopted: None,
             exits: 0,
             last_exit: None,
             clean: true,
@@ -66,13 +72,14 @@ impl Ward {
     /// Reaps what has ended. The end of the postmaster begins a sweep at once: an orphaned backend may be busy,
     /// commit and answer its client for seconds.
     pub(super) fn reap(&mut self, now: Moment) {
+        if self.adopted.as_ref().is_some_and(has_ended) {
+            self.adopted = None;
+            self.postmaster_ended(None, now);
+        }
         loop {
             match sys::reap() {
                 Reaped::Child(pid, status) if Some(pid) == self.postmaster => {
-                    self.postmaster = None;
-                    self.exits += 1;
-                    self.last_exit = Some(status);
-                    self.begin_sweep(now, now.plus(LOGGER_GRACE_MS));
+                    self.postmaster_ended(Some(status), now);
                 }
                 Reaped::Child(..) => {}
                 Reaped::AllRun => {
@@ -84,6 +91,46 @@ impl Ward {
                     return;
                 }
             }
+        }
+    }
+
+    fn postmaster_ended(&mut self, status: Option<i32>, now: Moment) {
+        self.postmaster = None;
+        self.exits += 1;
+        self.last_exit = status;
+        self.begin_sweep(now, now.plus(LOGGER_GRACE_MS));
+    }
+
+    /// Takes over a postmaster that somebody else started in this directory.
+    pub(super) fn adopt(&mut self, pid: i32, dir: &Path) -> Result<(), String> {
+        if let Some(pid) = self.postmaster {
+            return Err(format!("postmaster {pid} runs already"));
+        }
+        if self.sweep.is_some() {
+            return Err("what an ended PostgreSQL left behind is being removed".to_owned());
+        }
+        self.claim(Some(dir))?;
+        // Opened before it is looked at: what is looked at is then what is kept.
+        let process = sys::open_process(pid).map_err(|error| format!("process {pid}: {error}"))?;
+        if !self.hunter.would_find(pid, &self.quarry) || has_ended(&process) {
+            return Err(format!("process {pid} is no PostgreSQL of {}", dir.display()));
+        }
+        self.adopted = Some(process);
+        self.postmaster = Some(pid);
+        self.clean = false;
+        Ok(())
+    }
+
+    /// The adopted postmaster: readable when it has ended.
+    pub(super) fn adopted(&self) -> Option<BorrowedFd<'_>> {
+        self.adopted.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Signals the postmaster, never another process that was given its number.
+    fn strike(&self, pid: i32, signal: Signal) -> io::Result<()> {
+        match &self.adopted {
+            Some(process) => sys::signal_process(process.as_fd(), pid, signal),
+            None => Ok(kill(Pid::from_raw(pid), signal)?),
         }
     }
 
@@ -145,7 +192,7 @@ impl Ward {
         if let Some(pid) = self.postmaster {
             // Before the others, so that it starts no new ones.
             let children = self.hunter.list_children(pid);
-            let _ = kill(Pid::from_raw(pid), signal);
+            let _ = self.strike(pid, signal);
             self.hunter.strike_listed(children, pid, signal);
         }
         self.quarry.spare_logger = now < sweep.spare_logger_until;
@@ -223,6 +270,7 @@ impl Ward {
         let launched = launch(plan, inherited)
             .map_err(|error| format!("{} could not be started: {error}", plan.program.display()))?;
         self.postmaster = Some(launched.pid);
+        self.adopted = None;
         self.quarry.own_children = true;
         self.clean = false;
         Ok(launched)
@@ -232,8 +280,14 @@ impl Ward {
     pub(super) fn signal(&self, signal: i32) -> Result<(), String> {
         let signal = Signal::try_from(signal).map_err(|_| format!("{signal} is no signal"))?;
         let pid = self.postmaster.ok_or("no postmaster runs under this guard")?;
-        kill(Pid::from_raw(pid), signal).map_err(|errno| errno.to_string())
+        self.strike(pid, signal).map_err(|error| error.to_string())
     }
+}
+
+/// No allocation and no waiting: this is looked at on the fence path.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut end = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    ppoll(&mut end, Some(TimeSpec::from(Duration::ZERO)), None) == Ok(1)
 }
 
 fn locate(path: &Path) -> Option<FileId> {

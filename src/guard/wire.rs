@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// The protocol this program speaks.
 pub(super) const PROTOCOL: u32 = 1;
 /// What this program's guard understands, see [`Told::level`].
-pub(super) const LEVEL: u32 = 1;
+pub(super) const LEVEL: u32 = 2;
 /// The socket's name in the Raft data directory.
 pub(super) const SOCKET: &str = "guard.sock";
 /// The longest line that is accepted.
@@ -70,6 +70,15 @@ pub(super) enum Ask {
     Quit,
     /// What is to be done without the daemon. Only for a guard whose level is 1 or more.
     Orders(Orders),
+    /// Take over a postmaster that somebody else started. Only for a guard whose level is 2 or more.
+    Adopt(Adoption),
+}
+
+/// A running postmaster that is to be kept like one of the guard's own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Adoption {
+    pub(super) pid: i32,
+    pub(super) data_dir: PathBuf,
 }
 
 /// A start with everything looked up that only the daemon can look up without risk of waiting.
@@ -128,7 +137,7 @@ pub(super) struct Told {
     pub(super) armed: Option<(Epoch, Moment)>,
     #[serde(default)]
     pub(super) heartbeat: u64,
-    /// What this guard understands beyond the protocol's first shape: 1 has standing orders.
+    /// What this guard understands beyond the protocol's first shape: 1 has standing orders, 2 adopts.
     #[serde(default)]
     pub(super) level: u32,
     #[serde(default)]

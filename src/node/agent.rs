@@ -280,7 +280,8 @@ impl Agent {
 
     /// A stopping daemon leaves when PostgreSQL is down and the leader has had the time to hear so.
     fn may_go(&self, gone_at: &mut Option<Moment>) -> bool {
-        if self.process() != Process::Down || self.job.is_some() {
+        // What was there before us stays when we go before anything became of us.
+        if (self.process() != Process::Down && !self.hosts_guest()) || self.job.is_some() {
             return false;
         }
         let now = clock::now();
@@ -376,6 +377,7 @@ impl Agent {
                 self.me
             )));
         }
+        self.look_after_guest(&state)?;
         if !self.caught_up && word.at > Moment(0) && state.revision >= word.revision {
             self.caught_up = true;
             self.parts.ledger.first_sight(state.epoch)?;
@@ -451,12 +453,15 @@ impl Agent {
             running: self.running,
             lease_epoch,
             lease_until,
+            guest: self.hosts_guest(),
             leaving: self.leaving,
         };
         if !self.caught_up {
             // Without the group's word only the lease counts: an adopted primary may run on until it ends.
             let over = self.running.is_some() && now >= crate::decide::lease::stop_at(lease_until);
-            let stray = self.running.is_none() && self.process() == Process::Up(Some(Role::Primary));
+            let stray = self.running.is_none()
+                && self.process() == Process::Up(Some(Role::Primary))
+                && !self.hosts_guest();
             return match (over, stray) {
                 (true, _) => Duty::Fence("its lease is running out and the group was not heard".to_owned()),
                 (_, true) => Duty::Fence("it is a primary of no epoch".to_owned()),

@@ -19,6 +19,10 @@ pub struct Holdings {
     pub end_at: Moment,
     /// Where the log of the stopped server ends; read again after every stop.
     pub end: Option<WalEnd>,
+    /// It was a standby when it last ran, or is to be one at its next start.
+    pub standby: bool,
+    /// The dynamic configuration of a cluster that is founded from this data, which was there before us.
+    pub founding: Option<String>,
     /// The directory holds something that is not ours to touch.
     pub foreign: Option<String>,
 }
@@ -31,6 +35,8 @@ impl Default for Holdings {
             fork: None,
             end_at: Moment(0),
             end: None,
+            standby: false,
+            founding: None,
             foreign: None,
         }
     }
@@ -56,6 +62,7 @@ impl Holdings {
             }
             DataDir::Present(control) => {
                 self.timeline = Some(control.timeline);
+                self.standby = control.standby;
                 match unfinished {
                     Some(why) => Data::Broken(why.to_owned()),
                     None => Data::Present {

@@ -127,24 +127,28 @@ impl Agent {
 
     fn offer(&self, state: &State, now: Moment) -> Option<Offer> {
         let config = &self.parts.config;
+        let (existing, end) = (self.holdings.system_id(), self.end_brought());
+        // What is there needs nobody's leave to be taken over; making something new does.
+        let allowed = config.bootstrap.allow || existing.is_some();
         let ready = state.system_id.is_none()
             && config.postgresql.is_some()
-            && config.bootstrap.allow
+            && allowed
             && self.why_unpromotable(now).is_none()
             && self.caught_up
-            && (self.holdings.end.is_some() || self.holdings.system_id().is_none())
+            && (end.is_some() || existing.is_none())
             && self.holdings.data != crate::decide::duty::Data::Unknown;
         if !ready {
             return None;
         }
-        let ttl_ms = config::settings(&config.bootstrap.dcs)
-            .map(|settings| settings.ttl_ms)
-            .ok()?;
+        let brought = self.holdings.founding.as_ref().filter(|_| existing.is_some());
+        let first = brought.unwrap_or(&config.bootstrap.dcs).clone();
+        let ttl_ms = config::settings(&first).map(|settings| settings.ttl_ms).ok()?;
         Some(Offer {
-            config: config.bootstrap.dcs.clone(),
+            config: first,
             ttl_ms,
-            existing: self.holdings.system_id(),
-            end: self.holdings.end,
+            existing,
+            end,
+            standby: existing.is_some() && self.brings_standby(),
         })
     }
 
@@ -180,6 +184,8 @@ impl Agent {
             _ => {}
         }
         match self.process() {
+            // It serves somebody, but not this cluster: that begins with a lease.
+            Process::Up(Some(Role::Primary)) if self.hosts_guest() => PostgresState::Starting,
             Process::Up(Some(_)) if self.probed.failing_since.is_none() => PostgresState::Running,
             Process::Up(Some(_)) => PostgresState::Unknown,
             Process::Up(None) => PostgresState::Starting,

@@ -37,15 +37,7 @@ pub struct Hands {
 
 impl Hands {
     /// Checks programs, version and ownership; touches nothing.
-    pub fn check(config: &Config, section: &PostgresConfig) -> Result<(), postgres::PostgresError> {
-        Self::programs(config, section).map(|_| ())
-    }
-
-    /// PostgreSQL's programs and files alone.
-    pub(super) fn programs(
-        config: &Config,
-        section: &PostgresConfig,
-    ) -> Result<Postgres, postgres::PostgresError> {
+    pub fn check(config: &Config, section: &PostgresConfig) -> Result<Postgres, postgres::PostgresError> {
         Postgres::new(setup(config, section))
     }
 
@@ -70,6 +62,25 @@ impl Hands {
     pub fn effective(&self, settings: &Settings) -> Effective {
         let major = self.postgres.version().major;
         config::effective(&self.section, &self.config.scope, settings, major)
+    }
+
+    /// The dynamic configuration of a cluster that is founded from the data that is there; blocking.
+    pub fn founding(&self) -> String {
+        let in_force = self.postgres.parameters_in_force(config::inherited_parameters());
+        let kept = self.postgres.kept_by_patroni();
+        let (text, why_not) = config::founding(&self.config.bootstrap.dcs, kept.as_deref(), &in_force);
+        match (&kept, why_not) {
+            (_, Some(why)) => tracing::warn!(
+                "patroni.dynamic.json in the data directory is not used, bootstrap.dcs is: {why}"
+            ),
+            (Some(_), None) => {
+                tracing::info!(
+                    "the dynamic configuration is the one that Patroni kept in patroni.dynamic.json"
+                );
+            }
+            (None, None) => {}
+        }
+        text
     }
 
     /// Writes PostgreSQL's configuration files.
@@ -196,22 +207,10 @@ impl Hands {
             .map_err(|why| why.to_string())
     }
 
-    /// Creates the roles we use and, in a new database cluster, the users that were asked for.
+    /// Creates the roles we use.
     pub async fn create_roles(&self, new: bool) -> Result<(), String> {
-        let users: Vec<postgres::NewUser> = if new {
-            let user = |user: &config::BootstrapUser| postgres::NewUser {
-                name: user.name.clone(),
-                password: user.password.as_ref().map(|secret| secret.reveal().to_owned()),
-                options: user.options.clone(),
-            };
-            self.config.bootstrap.users.iter().map(user).collect()
-        } else {
-            Vec::new()
-        };
-        self.postgres
-            .create_roles(&self.session, &users)
-            .await
-            .map_err(|why| why.to_string())
+        let made = self.postgres.create_roles(&self.session, new).await;
+        made.map_err(|why| why.to_string())
     }
 
     /// Where a standby finds its primary, and the slot kept for it there.
@@ -261,6 +260,8 @@ fn setup(config: &Config, section: &PostgresConfig) -> postgres::Setup {
         .map(Into::into);
     postgres::Setup {
         data_dir: section.data_dir.clone(),
+        config_dir: section.config_dir.clone(),
+        custom_conf: section.custom_conf.clone(),
         bin_dir: section.bin_dir.clone(),
         listen_addresses: section.listen.addresses.clone(),
         port: section.listen.port,

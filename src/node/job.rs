@@ -50,8 +50,8 @@ impl Purpose {
 /// How a job ended.
 #[derive(Debug)]
 pub enum Done {
-    /// The data directory was looked at.
-    Inspected(Result<DataDir, String>),
+    /// The data directory was looked at; the dynamic configuration that goes with it, if it was there before us.
+    Inspected(Result<(DataDir, Option<String>), String>),
     /// The end of the log was read.
     End(Result<Option<WalEnd>, String>),
     /// A primary runs in this epoch.

@@ -4,7 +4,7 @@ use super::hands::{Hands, Wanted};
 use super::job::{Done, Job, Purpose};
 use crate::clock;
 use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Promise, Settings, Synced, Timeline};
-use crate::postgres::{Probe, Proof};
+use crate::postgres::{DataDir, Probe, Proof};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,10 +56,17 @@ pub fn random_run() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Looks at the data directory.
-pub async fn inspect(hands: Hands) -> Done {
-    let postgres = hands.postgres.clone();
-    let looked = tokio::task::spawn_blocking(move || postgres.inspect().map_err(text)).await;
+/// Looks at the data directory; `founding`: also at what a cluster that is founded from it would begin with.
+pub async fn inspect(hands: Hands, founding: bool) -> Done {
+    let look = move || {
+        let found = hands.postgres.inspect().map_err(text)?;
+        let brought = founding && matches!(found, DataDir::Present(_)) && !hands.postgres.has_marker();
+        if brought && let Err(why) = hands.postgres.reads_our_files() {
+            return Ok((DataDir::NotOurs(text(why)), None));
+        }
+        Ok((found, brought.then(|| hands.founding())))
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
     Done::Inspected(looked.unwrap_or_else(|why| Err(text(why))))
 }
 
@@ -229,6 +236,17 @@ pub async fn bootstrap(hands: Hands, wanted: Wanted, epoch: Epoch, create: bool)
         }
         serve_from_disk(&hands, settings, epoch, patience(settings)).await?;
         hands.create_roles(create).await
+    };
+    rise(hands.clone(), epoch, work).await
+}
+
+/// Makes a primary that was there before this cluster its first: no restart, but our configuration and the roles.
+pub async fn adopt(hands: Hands, wanted: Wanted, epoch: Epoch) -> Done {
+    let work = async {
+        hands.configure(&wanted).await?;
+        hands.postgres.set_standby_signal(true).map_err(text)?;
+        hands.session.reload().await.map_err(text)?;
+        hands.create_roles(false).await
     };
     rise(hands.clone(), epoch, work).await
 }

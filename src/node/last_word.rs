@@ -98,7 +98,7 @@ impl LastWord {
     async fn end(&self) -> Option<WalEnd> {
         let section = self.config.postgresql.as_ref()?;
         let read = async {
-            Hands::programs(&self.config, section)
+            Hands::check(&self.config, section)
                 .ok()?
                 .wal_end(self.near)
                 .await

@@ -36,6 +36,9 @@ pub struct Facts {
     /// The newest timeline that this copy reached as, or following, an agreed primary.
     #[serde(default)]
     pub reached: Option<Timeline>,
+    /// The PostgreSQL that runs here was there before us, and nothing of this cluster's has been asked of it yet.
+    #[serde(default)]
+    pub guest: bool,
     /// Unfinished work.
     pub doing: Option<Doing>,
 }
@@ -120,6 +123,18 @@ impl Ledger {
         self.change(|facts| facts.used = agreed)?;
         self.fresh = false;
         Ok(())
+    }
+
+    /// Whether this node has never belonged to a cluster, as far as it knows.
+    pub fn is_newcomer(&self) -> bool {
+        let Facts {
+            used,
+            promised,
+            system_id,
+            doing,
+            ..
+        } = &self.facts;
+        (*used, *promised, system_id, doing) == (Epoch(0), Epoch(0), &None, &None)
     }
 
     /// Changes the facts; they are on disk when this returns.

@@ -22,6 +22,7 @@ mod disk;
 mod facts;
 mod fitness;
 mod gap;
+mod guest;
 mod hands;
 mod job;
 mod jobs;

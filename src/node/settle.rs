@@ -16,7 +16,10 @@ impl Agent {
         let now = clock::now();
         let what = label(purpose);
         match done {
-            Done::Inspected(Ok(found)) => self.holdings.inspected(found, &self.parts.ledger),
+            Done::Inspected(Ok((found, founding))) => {
+                self.holdings.inspected(found, &self.parts.ledger);
+                self.holdings.founding = founding;
+            }
             Done::End(Ok(end)) => {
                 self.unreadable = if end.is_some() {
                     0

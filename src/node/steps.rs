@@ -42,7 +42,9 @@ impl Agent {
             return Ok(());
         }
         if self.leaving && self.process() != Process::Down {
-            self.leave(hands);
+            if !self.hosts_guest() {
+                self.leave(hands);
+            }
             return Ok(());
         }
         // Also on the way out: where the log ends is part of a primary's last word.
@@ -76,6 +78,7 @@ impl Agent {
                 Ok(())
             }
             Duty::Follow(_) => {
+                self.becomes_ours()?;
                 self.follow(hands, state, now);
                 Ok(())
             }
@@ -101,7 +104,8 @@ impl Agent {
     fn look(&mut self, hands: &Hands, now: Moment) -> bool {
         let hands = hands.clone();
         if self.holdings.data == Data::Unknown && self.may_try("inspect", now) {
-            self.job = Some(jobs::spawn(Purpose::Inspect, |_| jobs::inspect(hands)));
+            let founding = self.parts.state.borrow().system_id.is_none();
+            self.job = Some(jobs::spawn(Purpose::Inspect, |_| jobs::inspect(hands, founding)));
             return true;
         }
         let unread = matches!(self.holdings.data, Data::Present { end: None, .. });
@@ -176,6 +180,7 @@ impl Agent {
             }
             data::begin(&mut self.parts.ledger, Doing::Bootstrap)?;
         }
+        let guest = self.hosts_guest();
         self.parts.ledger.change(|facts| facts.used = epoch)?;
         if !self.parts.tenancy.enforce(epoch) {
             self.ended = Some((epoch, "the guard did not take its deadline".to_owned()));
@@ -199,6 +204,10 @@ impl Agent {
                 jobs::spawn(Purpose::Promote(epoch), |_| {
                     jobs::promote(hands, wanted, epoch, (current, target), slots)
                 })
+            }
+            (Origin::Bootstrap, false, _) if guest => {
+                self.becomes_ours()?;
+                jobs::spawn(Purpose::Bootstrap(epoch), |_| jobs::adopt(hands, wanted, epoch))
             }
             (Origin::Restart, false, _) => {
                 jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, wanted, epoch))

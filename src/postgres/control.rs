@@ -39,6 +39,8 @@ pub struct Control {
     pub timeline: Timeline,
     /// As pg_controldata says it: `in production`, `shut down`, ...
     pub state: String,
+    /// It was a standby when it last ran, or is to be one at its next start.
+    pub standby: bool,
     /// Position of the latest checkpoint's record.
     pub checkpoint: Lsn,
     /// Where recovery from that checkpoint begins.
@@ -61,10 +63,12 @@ impl Control {
             .filter_map(|line| line.split_once(':'))
             .map(|(key, value)| (key, value.trim()))
             .collect();
+        let state: String = field(&fields, "Database cluster state")?;
         Ok(Self {
+            standby: matches!(state.as_str(), "shut down in recovery" | "in archive recovery"),
             system_id: field(&fields, "Database system identifier")?,
             timeline: Timeline(field(&fields, "Latest checkpoint's TimeLineID")?),
-            state: field(&fields, "Database cluster state")?,
+            state,
             checkpoint: field(&fields, "Latest checkpoint location")?,
             redo: field(&fields, "Latest checkpoint's REDO location")?,
             segment: field(&fields, "Bytes per WAL segment")?,
@@ -130,7 +134,10 @@ impl Postgres {
         if !files::exists(&control) {
             return Ok(DataDir::Incomplete(format!("{} is missing", control.display())));
         }
-        self.control().map(DataDir::Present)
+        let mut control = self.control()?;
+        let signals = ["standby.signal", "recovery.signal"];
+        control.standby |= signals.iter().any(|name| files::exists(&dir.join(name)));
+        Ok(DataDir::Present(control))
     }
 
     /// The control file; blocking.

@@ -32,6 +32,7 @@ mod control;
 mod error;
 mod files;
 mod find;
+mod found;
 mod initdb;
 mod probe;
 mod proof;
@@ -51,7 +52,7 @@ pub use find::Version;
 pub use probe::Probe;
 pub use proof::Proof;
 pub use session::Session;
-pub use setup::{Login, NewUser, ServerConf, Setup, StartSpec, Upstream, slot_name};
+pub use setup::{Login, ServerConf, Setup, StartSpec, Upstream, slot_name};
 
 use files::Owner;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,16 @@ impl Postgres {
         &self.parts.setup.data_dir
     }
 
+    /// Where the configuration files are.
+    fn config_dir(&self) -> &Path {
+        &self.parts.setup.config_dir
+    }
+
+    /// The file that the server is told to read.
+    fn main_conf(&self) -> PathBuf {
+        self.config_dir().join("postgresql.conf")
+    }
+
     fn owner(&self) -> Option<Owner> {
         self.parts.owner
     }
@@ -108,7 +119,7 @@ impl Postgres {
         let mut args = vec![
             "-D".to_owned(),
             dir.to_string(),
-            format!("--config-file={dir}/postgresql.conf"),
+            format!("--config-file={}", self.main_conf().display()),
         ];
         args.extend(
             command_line

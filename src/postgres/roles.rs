@@ -1,7 +1,7 @@
-//! Creates the roles we use and those a new database cluster was asked to have.
+//! Creates the roles we use.
 
 use super::session::{bounded, refused};
-use super::{Login, NewUser, Postgres, PostgresError, Session};
+use super::{Login, Postgres, PostgresError, Session};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -20,11 +20,9 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 
 impl Postgres {
-    /// Makes sure that the roles exist, with the passwords and rights they need.
-    pub async fn create_roles(&self, session: &Session, users: &[NewUser]) -> Result<(), PostgresError> {
-        for user in users {
-            check(user)?;
-        }
+    /// Makes sure that the roles exist and have the rights they need. In a `new` database cluster they also get the
+    /// passwords of the node file; in one that was there before, those who log in to it today do so tomorrow.
+    pub async fn create_roles(&self, session: &Session, new: bool) -> Result<(), PostgresError> {
         let setup = self.setup();
         let (superuser, replication, rewind) = (&setup.superuser, &setup.replication, &setup.rewind);
         let work = async {
@@ -34,13 +32,13 @@ impl Postgres {
                 .batch_execute(QUIET)
                 .await
                 .map_err(refused("keep passwords out of its log"))?;
-            ensure(client, superuser, "SUPERUSER LOGIN").await?;
+            ensure(client, superuser, "SUPERUSER LOGIN", new).await?;
             if replication.username != superuser.username {
-                ensure(client, replication, "REPLICATION LOGIN").await?;
+                ensure(client, replication, "REPLICATION LOGIN", new).await?;
             }
             if rewind.username != superuser.username {
                 if rewind.username != replication.username {
-                    ensure(client, rewind, "LOGIN").await?;
+                    ensure(client, rewind, "LOGIN", new).await?;
                 }
                 let role = escape_identifier(&rewind.username);
                 for function in REWIND_FUNCTIONS {
@@ -51,43 +49,13 @@ impl Postgres {
                         .map_err(refused("let the rewind role read files"))?;
                 }
             }
-            for user in users {
-                let login = Login {
-                    username: user.name.clone(),
-                    password: user.password.clone(),
-                    options: std::collections::BTreeMap::new(),
-                };
-                let nologin = user
-                    .options
-                    .iter()
-                    .any(|option| option.eq_ignore_ascii_case("nologin"));
-                let attributes = format!(
-                    "{} {}",
-                    if nologin { "" } else { "LOGIN" },
-                    user.options.join(" ")
-                );
-                ensure(client, &login, &attributes).await?;
-            }
             Ok(())
         };
         bounded("the creation of roles", DEADLINE, work).await
     }
 }
 
-/// Attributes are words of SQL that cannot be quoted, so nothing but words is let through.
-fn check(user: &NewUser) -> Result<(), PostgresError> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ' ';
-    match user.options.iter().find(|option| !option.chars().all(word)) {
-        Some(option) => Err(PostgresError::Misconfigured(format!(
-            "bootstrap.users.{}.options: '{}' is no role attribute; one looks like createdb",
-            user.name,
-            option.escape_default()
-        ))),
-        None => Ok(()),
-    }
-}
-
-async fn ensure(client: &Client, login: &Login, attributes: &str) -> Result<(), PostgresError> {
+async fn ensure(client: &Client, login: &Login, attributes: &str, update: bool) -> Result<(), PostgresError> {
     let what = "create a role";
     let exists = client
         .query_opt(
@@ -97,6 +65,9 @@ async fn ensure(client: &Client, login: &Login, attributes: &str) -> Result<(), 
         .await
         .map_err(refused(what))?
         .is_some();
+    if exists && !update {
+        return Ok(());
+    }
     let verb = if exists { "ALTER" } else { "CREATE" };
     let role = escape_identifier(&login.username);
     let password = match &login.password {

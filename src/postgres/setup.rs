@@ -9,6 +9,10 @@ use std::path::PathBuf;
 pub struct Setup {
     /// The data directory.
     pub data_dir: PathBuf,
+    /// Where its configuration files are; mostly the data directory itself.
+    pub config_dir: PathBuf,
+    /// Included instead of `postgresql.base.conf`.
+    pub custom_conf: Option<PathBuf>,
     /// Where the programs are; `None`: to be found.
     pub bin_dir: Option<PathBuf>,
     /// Value of `listen_addresses`.
@@ -46,17 +50,6 @@ pub struct Login {
     pub password: Option<String>,
     /// Other connection keywords as libpq spells them.
     pub options: BTreeMap<String, String>,
-}
-
-/// A role to create in a new database cluster.
-#[derive(Clone)]
-pub struct NewUser {
-    /// Its name.
-    pub name: String,
-    /// Its password.
-    pub password: Option<String>,
-    /// Attributes as in CREATE ROLE.
-    pub options: Vec<String>,
 }
 
 /// Whom a standby streams from.

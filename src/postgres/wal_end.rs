@@ -194,6 +194,7 @@ mod tests {
 
     fn control() -> Control {
         Control {
+            standby: false,
             system_id: 1,
             timeline: Timeline(1),
             state: String::new(),

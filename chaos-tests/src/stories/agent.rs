@@ -148,6 +148,7 @@ impl World {
             running: daemon.running,
             lease_epoch,
             lease_until,
+            guest: false,
             leaving: false,
         };
         duty(state, &local, now)

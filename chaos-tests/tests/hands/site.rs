@@ -53,6 +53,8 @@ impl Site {
         };
         Setup {
             data_dir: self.path().join(format!("data{index}")),
+            config_dir: self.path().join(format!("data{index}")),
+            custom_conf: None,
             bin_dir: None,
             listen_addresses: self.addresses.ip(index).to_string(),
             port: POSTGRES_PORT,
@@ -92,7 +94,7 @@ impl Site {
             .unwrap();
         server.configure(None).await;
         server.start().await;
-        server.postgres.create_roles(&server.session, &[]).await.unwrap();
+        server.postgres.create_roles(&server.session, true).await.unwrap();
         server
     }
 

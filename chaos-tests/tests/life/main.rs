@@ -21,6 +21,7 @@ mod quorum;
 mod return_home;
 mod storm;
 mod synchronous;
+mod take_over;
 mod watchdog;
 
 use matriarch_chaos::oracle::{self, Verdict};
