@@ -11,12 +11,12 @@
 //! handed over, the group closes its store, the guard goes when nothing runs, the REST door closes last, so that a
 //! load balancer hears "no" instead of nothing.
 
-use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, TlsOptions};
+use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, Operator, TlsOptions};
 use crate::clock;
 use crate::cluster::{Facts, Report, Settings, State};
 use crate::config::{Config, PostgresConfig, VerifyClient};
 use crate::guard::{Guard, GuardError, GuardOptions};
-use crate::lead::{self, Desk, Mailroom};
+use crate::lead::{self, Desk, Mailroom, Orders};
 use crate::node::charge::Charge;
 use crate::node::ledger::{Ledger, LedgerError};
 use crate::node::machine::Replica;
@@ -81,7 +81,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let (facts, facts_seen) = watch::channel(None);
     let (close, closed) = oneshot::channel::<()>();
-    let door = api::serve(api_options(&config), facts_seen, async {
+    let operator = Operator::default();
+    let door = api::serve(api_options(&config), facts_seen, operator.clone(), async {
         let _ = closed.await;
     })
     .await?;
@@ -95,7 +96,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         )?),
         _ => None,
     };
-    let outcome = live(config, ledger, hands, guard.clone(), facts).await;
+    let outcome = live(config, ledger, hands, guard.clone(), facts, operator).await;
     // It goes only when nothing runs; where this node had to give up beside a running PostgreSQL, it stays with it.
     if let Some(guard) = guard
         && let Err(why) = guard.quit().await
@@ -226,6 +227,7 @@ async fn live(
     hands: Option<Hands>,
     guard: Option<Guard>,
     facts: watch::Sender<Option<Arc<Facts>>>,
+    operator: Operator,
 ) -> Result<(), DaemonError> {
     let (state, state_seen) = watch::channel(Arc::new(State::default()));
     let (settings, settings_seen) = watch::channel(Arc::new(Settings::default()));
@@ -243,7 +245,15 @@ async fn live(
     let may_form = hands.as_ref().is_none_or(|hands| !hands.postgres.has_marker());
     let replica = Box::new(Replica::new(state, settings));
     let group = Group::start(raft_settings(&config, may_form), replica, mailroom.clone()).await?;
-    mailroom.open(group.clone());
+    let orders = Orders::new(
+        group.clone(),
+        desk.clone(),
+        state_seen.clone(),
+        settings_seen.clone(),
+    );
+    mailroom.open(group.clone(), orders.clone());
+    let (node_orders, asked) = crate::node::orders::channel();
+    operator.open(orders, node_orders);
     let tenancy = Arc::new(Tenancy::new(guard, clock::now()));
     let first = Report::first(crate::node::info(&config, group.id(), ledger.facts().incarnation));
     let (report, report_seen) = watch::channel(Arc::new(first));
@@ -281,6 +291,7 @@ async fn live(
         poke: poked,
         report,
         urgent,
+        orders: asked,
         facts,
     };
     let (agent, postmaster) = Agent::new(parts);

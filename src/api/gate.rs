@@ -18,8 +18,8 @@ use tracing::{info, warn};
 
 /// A client has this long to say what it wants.
 const HEADER: Duration = Duration::from_secs(3);
-/// A connection, handshake and answer included, lasts at most this long.
-const CONNECTION: Duration = Duration::from_secs(60);
+/// A connection, handshake and answer included, lasts at most this long; a restart is answered when it is done.
+const CONNECTION: Duration = Duration::from_secs(900);
 /// Open answers may end after the door closed.
 const CLOSING: Duration = Duration::from_secs(1);
 /// After a failed accept (out of file descriptors) the next is tried this much later.

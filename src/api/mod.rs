@@ -2,16 +2,17 @@
 //! against it unchanged.
 //!
 //! ```text
-//! socket -> gate (limits, TLS) -> serve (access) -> route (one table) -> health     200 or 503
+//! socket -> gate (limits, TLS) -> serve (access) -> operate (body) -> orders: what changes something, lead/orders.rs
+//!                                                -> route (one table) -> health     200 or 503
 //!                                                                     -> documents  JSON as people grep it
 //!                                                                     -> metrics    Prometheus text
 //!                                                                     -> explain    ours
 //!                                 Facts (watch) ----------------------^
 //! ```
 //!
-//! Invariants: everything right of `serve` is a pure function of the request, one [`Facts`] and a moment;
-//! nothing waits, nothing asks PostgreSQL or another node, so a probe is answered in microseconds whatever
-//! hangs behind it. Only `serve` asks the time.
+//! Invariants: what a safe verb answers is a pure function of the request, one [`Facts`] and a moment; nothing
+//! waits, nothing asks PostgreSQL or another node, so a probe is answered in microseconds whatever hangs behind it. Only
+//! `serve` asks the time.
 //!
 //! Where we are stricter than Patroni on purpose: `/primary` and its aliases want the lease *and* an open gate,
 //! because a load balancer must not be sent to a server that refuses. `/leader` wants the lease alone.
@@ -35,6 +36,7 @@ mod gate;
 mod health;
 mod metrics;
 mod metrics_ours;
+mod operate;
 mod query;
 mod resolve;
 mod route;
@@ -50,6 +52,7 @@ pub use documents::{
 pub use explain::explain_document;
 pub use health::{health, liveness, readiness};
 pub use metrics::metrics_text;
+pub use operate::Operator;
 pub use query::Query;
 pub use route::{Ask, Identity, answer};
 pub use serve::{ApiControl, ApiError, ApiHandle, ApiOptions, serve};

@@ -6,6 +6,7 @@ use super::documents::{
 use super::explain::explain_document;
 use super::health::{health, liveness, readiness};
 use super::metrics::metrics_text;
+use super::operate;
 use super::query::Query;
 use super::wire::Reply;
 use crate::cluster::{Facts, Moment};
@@ -65,15 +66,6 @@ const ROUTES: &[(&str, &str, Handler)] = &[
     ("GET", "readiness", |ask, facts| {
         Reply::bare(readiness(&ask.query, facts, ask.now))
     }),
-    ("PATCH", "config", unsupported),
-    ("PUT", "config", unsupported),
-    ("POST", "reload", unsupported),
-    ("POST", "restart", unsupported),
-    ("DELETE", "restart", unsupported),
-    ("POST", "switchover", unsupported),
-    ("DELETE", "switchover", unsupported),
-    ("POST", "failover", unsupported),
-    ("POST", "reinitialize", unsupported),
     ("POST", "failsafe", unsupported),
 ];
 
@@ -82,11 +74,19 @@ pub(super) fn is_guarded(method: &Method, path: &str) -> Option<&'static str> {
     if method.is_safe() {
         return None;
     }
-    row(method, path).map(|(_, segment, _)| *segment)
+    match operate::find(method, path) {
+        Some(verb) => Some(verb.segment),
+        None => row(method, path).map(|(_, segment, _)| *segment),
+    }
+}
+
+/// What picks the endpoint.
+pub(super) fn segment(path: &str) -> &str {
+    path.trim_start_matches('/').split('/').next().unwrap_or_default()
 }
 
 fn row(method: &Method, path: &str) -> Option<&'static (&'static str, &'static str, Handler)> {
-    let segment = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let segment = segment(path);
     ROUTES
         .iter()
         .find(|(verb, name, _)| *verb == method.as_str() && *name == segment)

@@ -2,6 +2,7 @@
 
 use super::access::{Access, Caller, Resolved};
 use super::gate::{Gate, bind};
+use super::operate::{self, Operator};
 use super::query::Query;
 use super::resolve;
 use super::route::{Ask, Identity, answer, is_guarded};
@@ -138,6 +139,7 @@ impl ApiControl {
 pub async fn serve(
     options: ApiOptions,
     facts: watch::Receiver<Option<Arc<Facts>>>,
+    operator: Operator,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ApiHandle, ApiError> {
     let (terms, terms_seen) = watch::channel(Arc::new(terms(&options)?));
@@ -147,6 +149,7 @@ pub async fn serve(
     let door = Arc::new(Door {
         identity: options.identity,
         facts: facts.clone(),
+        operator,
         terms: terms_seen.clone(),
         resolved: resolved_seen,
     });
@@ -304,6 +307,7 @@ fn headers(options: &ApiOptions) -> Result<HeaderMap, ApiError> {
 struct Door {
     identity: Identity,
     facts: watch::Receiver<Option<Arc<Facts>>>,
+    operator: Operator,
     terms: watch::Receiver<Arc<Terms>>,
     resolved: watch::Receiver<Arc<Resolved>>,
 }
@@ -331,15 +335,19 @@ async fn respond(
     request: Request,
 ) -> Response {
     let facts = door.facts.borrow().clone();
-    let ask = Ask {
-        method: request.method(),
-        path: request.uri().path(),
-        query: Query::parse(request.uri().query().unwrap_or_default()),
-        now: clock::now(),
-    };
-    let reply = match door.admit(visitor, &request, facts.as_deref()) {
-        Ok(()) => answer(&ask, &door.identity, facts.as_deref()),
-        Err(refusal) => refusal,
+    let verb = operate::find(request.method(), request.uri().path());
+    let reply = match (door.admit(visitor, &request, facts.as_deref()), verb) {
+        (Err(refusal), _) => refusal,
+        (Ok(()), Some(verb)) => verb.run(&door.operator, visitor.address, request).await,
+        (Ok(()), None) => {
+            let ask = Ask {
+                method: request.method(),
+                path: request.uri().path(),
+                query: Query::parse(request.uri().query().unwrap_or_default()),
+                now: clock::now(),
+            };
+            answer(&ask, &door.identity, facts.as_deref())
+        }
     };
     packed(reply, &door.terms.borrow().headers)
 }

@@ -1,7 +1,7 @@
 //! The door over real sockets: bytes in, bytes out, several at once, and clients that mean no good.
 
 use super::fixtures::facts;
-use super::{Access, ApiError, ApiHandle, ApiOptions, Identity, serve};
+use super::{Access, ApiError, ApiHandle, ApiOptions, Identity, Operator, serve};
 use crate::cluster::Facts;
 use crate::config::{Allowed, Credentials, RestApi, Secret, VerifyClient};
 use std::net::SocketAddr;
@@ -58,7 +58,9 @@ async fn open(known: Option<Facts>) -> Open {
         let _ = stopped.await;
     };
     let listen = format!("{}:0", own_host());
-    let handle = serve(options(listen.clone()), seen, stopped).await.unwrap();
+    let handle = serve(options(listen.clone()), seen, Operator::default(), stopped)
+        .await
+        .unwrap();
     Open {
         address: handle.addresses()[0],
         listen,
@@ -122,7 +124,7 @@ async fn bytes_of_the_verbs() {
     assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
     let post = say(
         door.address,
-        b"POST /switchover HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /failsafe HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
     )
     .await;
     assert!(
@@ -219,9 +221,14 @@ async fn a_silent_client_is_dropped_while_others_are_served() {
 async fn a_port_in_use_is_one_clear_error() {
     let door = open(None).await;
     let (_facts, seen) = watch::channel(None);
-    let error = serve(options(door.address.to_string()), seen, std::future::pending())
-        .await
-        .unwrap_err();
+    let error = serve(
+        options(door.address.to_string()),
+        seen,
+        Operator::default(),
+        std::future::pending(),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, ApiError::Listen { .. }));
     let expected = format!(
         "restapi.listen: cannot listen on {}: Address already in use",
@@ -235,16 +242,23 @@ async fn bad_addresses_and_headers_are_found_at_the_start() {
     let (_facts, seen) = watch::channel(None);
     for listen in ["8008", "127.0.0.1:port", "192.0.2.1:0"] {
         assert!(
-            serve(options(listen.into()), seen.clone(), std::future::pending())
-                .await
-                .is_err(),
+            serve(
+                options(listen.into()),
+                seen.clone(),
+                Operator::default(),
+                std::future::pending()
+            )
+            .await
+            .is_err(),
             "{listen}"
         );
     }
     let mut odd = options("127.0.0.1:0".into());
     odd.extra_headers.push(("two words".into(), "x".into()));
     assert!(matches!(
-        serve(odd, seen, std::future::pending()).await.unwrap_err(),
+        serve(odd, seen, Operator::default(), std::future::pending())
+            .await
+            .unwrap_err(),
         ApiError::Header { .. }
     ));
 }
@@ -379,4 +393,40 @@ async fn the_door_moves_while_an_answer_is_under_way() {
     door.stop.send(()).unwrap();
     timeout(PATIENCE, door.handle.closed()).await.unwrap();
     assert!(TcpStream::connect(door.address).await.is_err());
+}
+
+/// What may change something is refused by its form alone, before anybody is asked.
+#[tokio::test]
+async fn bodies_of_orders() {
+    let door = open(Some(facts_now())).await;
+    let length = |body: &str| format!("Content-Length: {}\r\n", body.len());
+    for (request, body, with_length, status) in [
+        ("PATCH /config", "", false, "411 Length Required"),
+        ("PATCH /config", "", true, "400 Bad Request"),
+        ("PATCH /config", "{}", true, "400 Bad Request"),
+        ("PATCH /config", "x", true, "400 Bad Request"),
+        ("POST /switchover", "[1]", true, "400 Bad Request"),
+        ("POST /restart", "x", true, "400 Bad Request"),
+        ("DELETE /failover", "", false, "501 Not Implemented"),
+        ("POST /nonsense", "{}", true, "501 Not Implemented"),
+        ("POST /restart", "", false, "503 Service Unavailable"),
+        ("DELETE /switchover", "", false, "503 Service Unavailable"),
+        (
+            "POST /failover",
+            "{\"candidate\": \"b\"}",
+            true,
+            "503 Service Unavailable",
+        ),
+    ] {
+        let length = if with_length { length(body) } else { String::new() };
+        let text = format!("{request} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}");
+        let answer = say(door.address, text.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{text}: {answer}"
+        );
+    }
+    let large = "POST /switchover HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n";
+    let answer = say(door.address, large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }

@@ -1,7 +1,7 @@
 //! The door over TLS: clients with and without a certificate, and certificates that change while it is open.
 
 use super::fixtures::facts;
-use super::{Access, ApiHandle, ApiOptions, Identity, TlsOptions, VerifyClient, serve};
+use super::{Access, ApiHandle, ApiOptions, Identity, Operator, TlsOptions, VerifyClient, serve};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -75,9 +75,14 @@ impl Authority {
 
     async fn open(&self, verify_client: VerifyClient) -> ApiHandle {
         let (_, seen) = watch::channel(Some(Arc::new(facts(0))));
-        serve(self.options(verify_client), seen, std::future::pending())
-            .await
-            .unwrap()
+        serve(
+            self.options(verify_client),
+            seen,
+            Operator::default(),
+            std::future::pending(),
+        )
+        .await
+        .unwrap()
     }
 
     async fn connect(

@@ -1,5 +1,6 @@
 //! How an answer looks on the wire: its status, kind and text, JSON as people grep it, the HTML error page.
 
+use crate::cluster::Done;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
@@ -71,6 +72,16 @@ impl Reply {
             kind: Kind::Said,
             body: text.to_owned(),
             header: None,
+        }
+    }
+
+    /// What became of an order.
+    pub fn done(done: Done) -> Self {
+        let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        match (done.json, status) {
+            (true, _) => Self::json(status, done.text),
+            (false, StatusCode::NOT_IMPLEMENTED) => Self::error(status, &done.text),
+            (false, _) => Self::said(status, &done.text),
         }
     }
 

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::out::CliError;
 use super::target::{ClusterAddress, Trust};
 use crate::api::fixtures::facts;
-use crate::api::{Access, ApiHandle, ApiOptions, Identity, TlsOptions, VerifyClient, serve};
+use crate::api::{Access, ApiHandle, ApiOptions, Identity, Operator, TlsOptions, VerifyClient, serve};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -24,7 +24,9 @@ async fn door(tls: Option<TlsOptions>, known: bool) -> ApiHandle {
         extra_headers: Vec::new(),
         server_tokens: None,
     };
-    serve(options, seen, std::future::pending()).await.unwrap()
+    serve(options, seen, Operator::default(), std::future::pending())
+        .await
+        .unwrap()
 }
 
 fn url(scheme: &str, door: &ApiHandle) -> String {
@@ -170,17 +172,22 @@ async fn unusable_files_are_named() {
         extra_headers: Vec::new(),
         server_tokens: None,
     };
-    let error = serve(options(&tls), seen.clone(), std::future::pending())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = serve(
+        options(&tls),
+        seen.clone(),
+        Operator::default(),
+        std::future::pending(),
+    )
+    .await
+    .unwrap_err()
+    .to_string();
     assert!(
         error.starts_with("restapi.keyfile: ") && error.contains("key.pem"),
         "{error}"
     );
     tls = certificate(dir.path());
     (tls.verify_client, tls.cafile) = (VerifyClient::Required, None);
-    let error = serve(options(&tls), seen, std::future::pending())
+    let error = serve(options(&tls), seen, Operator::default(), std::future::pending())
         .await
         .unwrap_err()
         .to_string();

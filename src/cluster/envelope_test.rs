@@ -47,6 +47,27 @@ fn promotion() -> Promotion {
     }
 }
 
+fn orders() -> Vec<(&'static str, Order)> {
+    let handover = HandoverOrder {
+        failover: true,
+        leader: Some("a".to_owned()),
+        candidate: Some("b".to_owned()),
+        scheduled_at: None,
+        accept_data_loss: true,
+    };
+    vec![
+        (
+            "OrderConfigure",
+            Order::Configure {
+                config: "{}".to_owned(),
+                whole: true,
+            },
+        ),
+        ("OrderHandover", Order::Handover(handover)),
+        ("OrderCancelHandover", Order::CancelHandover),
+    ]
+}
+
 fn acts() -> Vec<(&'static str, Act)> {
     let (member, epoch, timeline) = (MemberName::from("b"), Epoch(4), Timeline(3));
     let config = "{\"ttl\":2}".to_owned();
@@ -325,6 +346,16 @@ fn golden_bytes() {
     line(&mut text, Kind::Reply, "Answer", &PeerReply::Answer(answer()));
     line(&mut text, Kind::Reply, "NotLeader", &PeerReply::NotLeader);
     line(&mut text, Kind::Reply, "Heard", &PeerReply::Heard);
+    for (name, order) in orders() {
+        line(
+            &mut text,
+            Kind::Message,
+            name,
+            &PeerMessage::Order(Box::new(order)),
+        );
+    }
+    let done = Done::json(200, "{}").at(Revision(7));
+    line(&mut text, Kind::Reply, "Done", &PeerReply::Done(done));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cluster/testdata/envelope.txt");
     recorded(&file, &text);
 }

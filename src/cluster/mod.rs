@@ -12,6 +12,7 @@ pub mod facts;
 pub mod history;
 pub mod ids;
 pub mod member;
+pub mod order;
 pub mod primacy;
 pub mod report;
 pub mod settings;
@@ -25,6 +26,7 @@ pub use facts::{Facts, LeaseFacts, RaftFacts, WalSender};
 pub use history::{Event, Promotion};
 pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
 pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};
+pub use order::{Done, HandoverOrder, Order};
 pub use primacy::{Origin, Primacy};
 pub use report::{
     Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise, Report, Role,

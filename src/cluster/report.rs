@@ -2,6 +2,7 @@
 
 use super::ids::{Epoch, MemberName, Moment, Revision};
 use super::member::MemberInfo;
+use super::order::{Done, Order};
 use super::wal::{Lsn, Timeline, WalEnd};
 use serde::{Deserialize, Serialize};
 
@@ -319,6 +320,9 @@ pub enum PeerMessage {
     Report(Box<Report>),
     /// The leader wants a fresh report at once; answered by `PeerReply::Heard`.
     Poke,
+    /// An operator's order, from the node that was asked; answered by `PeerReply::Done` where Raft leads, else by
+    /// `PeerReply::NotLeader`, and nothing was done.
+    Order(Box<Order>),
 }
 
 /// The reply to a [`PeerMessage`].
@@ -330,4 +334,6 @@ pub enum PeerReply {
     NotLeader,
     /// The poke was heard.
     Heard,
+    /// What became of an order.
+    Done(Done),
 }

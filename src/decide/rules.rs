@@ -9,7 +9,7 @@ use super::lease;
 use super::view::{View, serves};
 use super::{fence, followers, founding, sync};
 use crate::cluster::{
-    Act, Epoch, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, Timeline, WalEnd,
+    Act, Epoch, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, State, Timeline, WalEnd,
 };
 
 /// How long a primary that could be started again waits at most for the standbys' last words.
@@ -163,18 +163,17 @@ fn understood(view: &View<'_>, verdict: Verdict) -> Verdict {
     let Verdict::Propose(act, _) = &verdict else {
         return verdict;
     };
-    let behind = view
-        .state
+    too_old(view.state, act).map_or(verdict, Verdict::Stand)
+}
+
+/// Whose program could not apply this, in one sentence.
+pub fn too_old(state: &State, act: &Act) -> Option<String> {
+    let behind = state
         .members
         .values()
-        .find(|member| member.info.level < act.level());
-    match behind {
-        Some(member) => Verdict::Stand(format!(
-            "{} must be upgraded before this can be decided",
-            member.info.name
-        )),
-        None => verdict,
-    }
+        .find(|member| member.info.level < act.level())?;
+    let name = &behind.info.name;
+    Some(format!("{name} must be upgraded before this can be decided"))
 }
 
 pub(super) fn stand(reason: impl Into<String>) -> Option<Verdict> {

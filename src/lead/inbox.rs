@@ -1,9 +1,10 @@
 //! Takes what other daemons send beside the log: stores reports, and answers them where this node leads.
 
 use super::desk::Desk;
+use super::orders::Orders;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
-use crate::cluster::{Answer, PeerMessage, PeerReply, Report, Settings, State, Tenure};
+use crate::cluster::{Answer, Order, PeerMessage, PeerReply, Report, Settings, State, Tenure};
 use matriarch_raft::{Group, Inbox, Peer};
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ pub struct Mailroom {
     desk: Arc<Desk>,
     state: watch::Receiver<Arc<State>>,
     settings: watch::Receiver<Arc<Settings>>,
-    group: OnceLock<Group>,
+    group: OnceLock<(Group, Orders)>,
     poke: watch::Sender<u64>,
 }
 
@@ -37,8 +38,16 @@ impl Mailroom {
     }
 
     /// The group exists only after its inbox; until then nothing is answered.
-    pub fn open(&self, group: Group) {
-        let _ = self.group.set(group);
+    pub fn open(&self, group: Group, orders: Orders) {
+        let _ = self.group.set((group, orders));
+    }
+
+    async fn obey(&self, order: &Order) -> PeerReply {
+        let done = match self.group.get() {
+            Some((_, orders)) => orders.obey(order).await,
+            None => None,
+        };
+        done.map_or(PeerReply::NotLeader, PeerReply::Done)
     }
 
     /// Stores a report and answers it. The lease is confirmed by a quorum *after* the report arrived.
@@ -51,7 +60,7 @@ impl Mailroom {
         };
         let (sent_at, member) = (report.sent_at, report.member().clone());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
-        let Some(group) = self.group.get() else {
+        let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;
         };
         if group.status().borrow().lead.is_none() {
@@ -94,6 +103,7 @@ impl Inbox for Mailroom {
                     self.poke.send_modify(|count| *count = count.wrapping_add(1));
                     PeerReply::Heard
                 }
+                Ok(PeerMessage::Order(order)) => self.obey(&order).await,
                 Err(why) => {
                     tracing::warn!(peer = %from.name, "refused a message: {why}");
                     PeerReply::NotLeader

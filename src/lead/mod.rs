@@ -15,8 +15,10 @@
 
 pub mod desk;
 pub mod inbox;
+mod orders;
 mod run;
 
 pub use desk::Desk;
 pub use inbox::Mailroom;
+pub use orders::Orders;
 pub use run::{is_stuck, run, watch_lead, watch_state};

@@ -7,6 +7,7 @@ use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
 use super::lookout::Lookout;
+use super::orders::Asked;
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
@@ -22,7 +23,7 @@ use matriarch_raft::Group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 const TICK: Duration = Duration::from_millis(100);
@@ -73,6 +74,8 @@ pub struct AgentParts {
     pub report: watch::Sender<Arc<Report>>,
     /// Raised when it must go out at once.
     pub urgent: watch::Sender<u64>,
+    /// What operators ask of this node.
+    pub orders: mpsc::Receiver<Asked>,
     /// Where the doors read.
     pub facts: watch::Sender<Option<Arc<Facts>>>,
 }
@@ -255,6 +258,7 @@ impl Agent {
                 Ok(()) = state.changed() => {}
                 Ok(()) = word.changed() => {}
                 Ok(()) = knocked.changed() => {}
+                Some(asked) = self.parts.orders.recv() => self.obey(asked),
                 Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {

@@ -1,0 +1,196 @@
+//! Operators' orders: forwarded once to the node that leads Raft, checked there against what is agreed, proposed.
+//!
+//! ```text
+//!  door -> ask --- this node leads -----------------> obey -> confirm -> check(state) -> propose(expected revision)
+//!            \--- another leads: PeerMessage::Order -> obey            /\------ again: something else was agreed
+//! ```
+//!
+//! Invariants: an order is forwarded at most once, and tried again only where it certainly changed nothing. It is judged
+//! on a state that a quorum confirmed after it arrived, so it sees every order that was answered before. Two orders
+//! that change the same thing are serialised by the revision: the second one finds another ground than the one it was
+//! judged on, and is answered 409; a change of something else is no conflict, it is judged again.
+
+use super::desk::Desk;
+use crate::clock;
+use crate::cluster::envelope::{self, Kind};
+use crate::cluster::{
+    Act, Command, Done, Order, Outcome, PeerMessage, PeerReply, Revision, Settings, State, Vote,
+};
+use crate::decide::rules;
+use matriarch_raft::Group;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a leader is looked for.
+const FIND_LEADER_MS: u64 = 5_000;
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The leader needs one proposal, which has a deadline of 5 s, and one confirmation.
+const FORWARD: Duration = Duration::from_secs(8);
+/// What was changed reaches the node that was asked within a heartbeat.
+const ARRIVES: Duration = Duration::from_secs(1);
+/// So many changes of something else in a row while one order is judged are no accident.
+const ATTEMPTS: usize = 5;
+
+/// The way of an order; clones are the same way.
+#[derive(Clone)]
+pub struct Orders {
+    pub(super) group: Group,
+    pub(super) desk: Arc<Desk>,
+    pub(super) state: watch::Receiver<Arc<State>>,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+}
+
+/// What an order comes to.
+#[allow(dead_code)] // the first order that changes something constructs the rest
+pub(super) enum Judged {
+    /// It is answered without a change.
+    Answer(Done),
+    /// Propose this by this name for this reason; then it is answered so.
+    Propose(Box<Act>, &'static str, String, Done),
+}
+
+impl Orders {
+    /// `desk` is this node's, for what the members report.
+    pub fn new(
+        group: Group,
+        desk: Arc<Desk>,
+        state: watch::Receiver<Arc<State>>,
+        settings: watch::Receiver<Arc<Settings>>,
+    ) -> Self {
+        Self {
+            group,
+            desk,
+            state,
+            settings,
+        }
+    }
+
+    /// From this node's own door.
+    pub async fn ask(&self, order: Order) -> Done {
+        let done = self.find_leader(&order).await;
+        self.arrived(done.revision).await;
+        done
+    }
+
+    async fn find_leader(&self, order: &Order) -> Done {
+        let until = clock::now().plus(FIND_LEADER_MS);
+        loop {
+            if let Some(done) = self.attempt(order).await {
+                return done;
+            }
+            if clock::now() >= until {
+                return Done::text(503, "no node leads the cluster, nothing was changed");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// `None`: nobody did anything.
+    async fn attempt(&self, order: &Order) -> Option<Done> {
+        if let Some(done) = self.obey(order).await {
+            return Some(done);
+        }
+        let me = self.group.id();
+        let leader = self.group.status().borrow().leader.as_ref().map(|peer| peer.id);
+        let leader = leader.filter(|id| *id != me)?;
+        let message = envelope::seal(Kind::Message, &PeerMessage::Order(Box::new(order.clone())));
+        match self.group.ask(leader, message, FORWARD).await {
+            Ok(bytes) => match envelope::open::<PeerReply>(Kind::Reply, &bytes) {
+                Ok(PeerReply::Done(done)) => Some(done),
+                Ok(_) => None,
+                Err(why) => Some(unknown(&why)),
+            },
+            Err(why) => Some(unknown(&why)),
+        }
+    }
+
+    /// Carries out an order where this node leads; `None` where it does not, and nothing was done.
+    pub(super) async fn obey(&self, order: &Order) -> Option<Done> {
+        let mut ground: Option<Ground> = None;
+        for _ in 0..ATTEMPTS {
+            let lead = self.group.status().borrow().lead?;
+            self.group.confirm().await.ok()?;
+            let state = self.state.borrow().clone();
+            let settings = self.settings.borrow().clone();
+            let found = Ground::of(order, &state);
+            if ground.get_or_insert_with(|| found.clone()) != &found {
+                return Some(Done::text(409, "something else was changed at the same time"));
+            }
+            let (act, rule, reason, done) = match self.judge(order, &state, &settings) {
+                Judged::Answer(done) => return Some(done),
+                Judged::Propose(act, rule, reason, done) => (act, rule, reason, done),
+            };
+            if let Some(why) = rules::too_old(&state, &act) {
+                return Some(Done::text(503, why));
+            }
+            let command = Command {
+                expected: Some(state.revision),
+                vote: Vote {
+                    term: lead.term,
+                    node: lead.node,
+                },
+                rule: rule.to_owned(),
+                reason,
+                at_ms: clock::wall_ms(),
+                act: *act,
+            };
+            match self.propose(&command).await {
+                Ok(Outcome::Applied(revision)) => {
+                    self.desk.wake();
+                    return Some(done.at(revision));
+                }
+                Ok(Outcome::Refused(why)) => return Some(Done::text(412, why)),
+                Ok(Outcome::Stale(_)) => {}
+                Err(done) => return Some(done),
+            }
+        }
+        Some(Done::text(409, "something else was changed at the same time"))
+    }
+
+    async fn propose(&self, command: &Command) -> Result<Outcome, Done> {
+        let bytes = self
+            .group
+            .propose(envelope::seal(Kind::Command, command))
+            .await
+            .map_err(|why| unknown(&why))?;
+        envelope::open(Kind::Outcome, &bytes).map_err(|why| unknown(&why))
+    }
+
+    /// Each kind of order in its own words: what it is checked for, in Patroni's order, and what it becomes.
+    fn judge(&self, order: &Order, _state: &State, _settings: &Settings) -> Judged {
+        match order {
+            Order::Configure { .. } | Order::Handover(_) | Order::CancelHandover => {
+                Judged::Answer(Done::text(501, "Unsupported method"))
+            }
+        }
+    }
+
+    /// Whoever asked finds its change on this node too.
+    async fn arrived(&self, revision: Revision) {
+        let mut state = self.state.clone();
+        let there = state.wait_for(|state| state.revision >= revision);
+        let _ = tokio::time::timeout(ARRIVES, there).await;
+    }
+}
+
+fn unknown(why: &dyn std::fmt::Display) -> Done {
+    Done::text(503, format!("it is unknown whether anything was changed: {why}"))
+}
+
+/// What two orders must not both change.
+#[derive(Clone, PartialEq)]
+enum Ground {
+    Config(String),
+    Nothing,
+}
+
+impl Ground {
+    fn of(order: &Order, state: &State) -> Self {
+        match order {
+            Order::Configure { .. } => Self::Config(state.config.clone()),
+            Order::Handover(_) | Order::CancelHandover => Self::Nothing,
+        }
+    }
+}
