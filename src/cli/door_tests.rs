@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::out::CliError;
-use super::target::{ClusterAddress, Trust};
+use super::target::{ClientIdentity, ClusterAddress, Trust};
 use crate::api::fixtures::facts;
 use crate::api::{Access, ApiHandle, ApiOptions, Identity, Operator, TlsOptions, VerifyClient, serve};
 use std::path::Path;
@@ -137,7 +137,11 @@ async fn clients_show_a_certificate_where_one_is_required() {
     let dir = tempfile::tempdir().unwrap();
     let mut tls = certificate(dir.path());
     tls.verify_client = VerifyClient::Required;
-    let identity = (tls.certfile.clone(), tls.keyfile.clone().unwrap());
+    let identity = ClientIdentity {
+        certificate: tls.certfile.clone(),
+        key: tls.keyfile.clone().unwrap(),
+        password: None,
+    };
     let door = door(Some(tls.clone()), true).await;
     let trust = Trust {
         cacert: tls.cafile.clone(),

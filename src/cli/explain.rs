@@ -1,11 +1,12 @@
 //! `explain`: which rule holds now and since what, who may be promoted, and why each other may not.
 
-use super::block_on;
+use super::called::Done;
 use super::client::{Answer, Client};
 use super::document::{array, flag, number, text};
 use super::explain_sync;
-use super::out::{self, CliError, Style};
+use super::out::{CliError, Style};
 use super::table::Table;
+use super::talk::Talk;
 use super::target::Target;
 use clap::Args;
 use serde_json::Value;
@@ -27,31 +28,27 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub(super) fn execute(self, target: &Target) -> Result<(), CliError> {
-        let address = target.resolve()?;
-        let mut client = Client::new(&address);
-        block_on(async {
-            let answer = client.get("/explain").await?;
-            if answer.document.get("members").and_then(Value::as_array).is_none() {
-                return Err(CliError::Answer {
-                    url: answer.url,
-                    what: "an explanation",
-                });
-            }
-            if self.json {
-                return out::print(&(crate::api::dumps(&answer.document) + "\n"));
-            }
-            let holder = holder_view(&client, &answer).await;
-            let here = &answer.document;
-            out::print(
-                &Explanation {
-                    here,
-                    holder,
-                    style: Style::of_stdout(),
-                }
-                .text(),
-            )
-        })
+    pub(super) async fn execute(self, target: &Target, talk: &mut Talk<'_>) -> Result<Done, CliError> {
+        let mut client = Client::new(&target.resolve(talk)?);
+        let answer = client.get("/explain").await?;
+        if answer.document.get("members").and_then(Value::as_array).is_none() {
+            return Err(CliError::Answer {
+                url: answer.url,
+                what: "an explanation",
+            });
+        }
+        if self.json {
+            talk.print(&(crate::api::dumps(&answer.document) + "\n"))?;
+            return Ok(Done::Whole);
+        }
+        let holder = holder_view(&client, &answer).await;
+        let explanation = Explanation {
+            here: &answer.document,
+            holder,
+            style: talk.style(),
+        };
+        talk.print(&explanation.text())?;
+        Ok(Done::Whole)
     }
 }
 

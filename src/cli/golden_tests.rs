@@ -2,7 +2,7 @@
 
 use super::explain::Explanation;
 use super::history::history_sheet;
-use super::list::Members;
+use super::members::Members;
 use super::out::Style;
 use super::sheet::Format;
 use crate::api::fixtures::{NOW, add_witness, facts, make_synchronous, name, postgres, promotion, recorded};

@@ -1,9 +1,10 @@
 //! `history`: the timelines that ended, where, by which rule, and who went on.
 
-use super::block_on;
-use super::client::Client;
-use super::out::{self, CliError};
+use super::called::Done;
+use super::cluster::Cluster;
+use super::out::CliError;
 use super::sheet::{Column, Format, Sheet};
+use super::talk::Talk;
 use super::target::Target;
 use clap::Args;
 use serde_json::Value;
@@ -16,37 +17,22 @@ pub struct History {
     /// How to show it
     #[arg(short, long, value_enum, default_value_t)]
     format: Format,
-    /// Accepted and ignored
-    #[arg(long, hide = true)]
-    group: Option<String>,
 }
 
 impl History {
-    pub(super) fn execute(self, target: &Target) -> Result<(), CliError> {
-        let address = target.resolve()?;
-        let mut client = Client::new(&address);
-        block_on(async {
-            if let Some(wanted) = self.cluster.as_deref().or(address.scope.as_deref()) {
-                let cluster = client.get("/cluster").await?;
-                let scope = cluster
-                    .document
-                    .get("scope")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                if scope != wanted {
-                    let found = format!("{} belongs to cluster {scope}, not {wanted}", cluster.url);
-                    return Err(CliError::Target(found));
-                }
-            }
-            let answer = client.get("/history").await?;
-            match answer.document.as_array() {
-                Some(rows) => out::print(&history_sheet(rows).render(self.format)),
-                None => Err(CliError::Answer {
+    pub(super) async fn execute(self, target: &Target, talk: &mut Talk<'_>) -> Result<Done, CliError> {
+        let mut cluster = Cluster::find(target, self.cluster.as_deref(), talk).await?;
+        let answer = cluster.get("/history").await?;
+        match answer.document.as_array() {
+            Some(rows) => talk.print(&history_sheet(rows).render(self.format))?,
+            None => {
+                return Err(CliError::Answer {
                     url: answer.url,
                     what: "a history",
-                }),
+                });
             }
-        })
+        }
+        Ok(Done::Whole)
     }
 }
 

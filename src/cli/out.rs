@@ -2,7 +2,8 @@
 
 use super::demo::DemoError;
 use crate::daemon::DaemonError;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,35 +37,47 @@ pub enum CliError {
     /// The daemon did not start, or ended by itself.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// A node was asked to do something and its answer never came.
+    #[error(
+        "{url} was asked and has not answered ({reason}): whether it happened is not known, look with `list`"
+    )]
+    Unheard {
+        /// Who was asked.
+        url: String,
+        /// Why there is no answer.
+        reason: String,
+    },
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// The cluster cannot do what was asked, or the person has decided otherwise.
+    #[error("{0}")]
+    Refused(String),
+    /// A file of the person's cannot be read or written.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The person's answers cannot be read.
+    #[error("cannot read the answer: {0}")]
+    Input(io::Error),
+    /// A question was not answered.
+    #[error("Aborted!")]
+    Aborted,
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
 }
 
-/// Writes `text` as it is.
-pub(super) fn print(text: &str) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => CliError::ReaderGone,
-            _ => CliError::Output(error),
-        })
-}
-
-/// Says on standard error what went wrong.
-pub(super) fn complain(error: &CliError) {
-    let _ = writeln!(io::stderr(), "Error: {error}");
-}
-
-/// Empties the screen, where there is one.
-pub(super) fn clear() -> Result<(), CliError> {
-    if io::stdout().is_terminal() {
-        print("\x1b[2J\x1b[H")
-    } else {
-        Ok(())
-    }
+/// Says what went wrong.
+pub(super) fn complain(notes: &mut dyn Write, error: &CliError) {
+    let _ = match error {
+        CliError::Aborted => writeln!(notes, "{error}"),
+        error => writeln!(notes, "Error: {error}"),
+    };
 }
 
 /// The few colours; none when nobody looks at a terminal.
@@ -75,7 +88,6 @@ pub(super) struct Style {
 
 impl Style {
     /// No colours.
-    #[cfg(test)]
     pub(super) const PLAIN: Self = Self { coloured: false };
 
     /// What fits standard output; `NO_COLOR` is obeyed.
@@ -88,6 +100,21 @@ impl Style {
     /// A heading.
     pub(super) fn bold(self, text: &str) -> String {
         self.wrapped("1", text)
+    }
+
+    /// Something that comes.
+    pub(super) fn added(self, text: &str) -> String {
+        self.wrapped("32", text)
+    }
+
+    /// Something that goes.
+    pub(super) fn removed(self, text: &str) -> String {
+        self.wrapped("31", text)
+    }
+
+    /// Where something stands.
+    pub(super) fn place(self, text: &str) -> String {
+        self.wrapped("36", text)
     }
 
     /// Something that needs a look.

@@ -103,7 +103,7 @@ impl Sheet {
     }
 }
 
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(_) | Value::Array(_) => yaml::block(value).trim_end().to_owned(),

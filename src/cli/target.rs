@@ -1,7 +1,8 @@
 //! Which cluster a command is about, and how its nodes are reached.
 
 use super::out::CliError;
-use crate::config::{Config, load};
+use super::talk::Talk;
+use crate::config::{self, Credentials, Operator, Secret};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,22 @@ use std::path::{Path, PathBuf};
 /// Where a node answers when nothing else is said.
 const DEFAULT_URL: &str = "http://127.0.0.1:8008";
 
+/// Addresses of the stores that patronictl speaks to; here there is none to speak to.
+const STORES: [&str; 7] = [
+    "etcd",
+    "etcd3",
+    "consul",
+    "zookeeper",
+    "exhibitor",
+    "kubernetes",
+    "raft",
+];
+
 /// Options of every command that asks a cluster.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Target {
-    /// Node file; its `restapi` and `scope` say whom to ask
-    #[arg(short, long, global = true, value_name = "FILE")]
+    /// Node file; its `restapi`, `raft`, `ctl` and `scope` say whom to ask
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Cluster")]
     config_file: Option<PathBuf>,
     /// REST address of any node, or several with commas between
     #[arg(
@@ -21,27 +33,40 @@ pub struct Target {
         long = "url",
         visible_alias = "dcs-url",
         alias = "dcs",
-        global = true,
-        value_name = "URL"
+        value_name = "URL",
+        help_heading = "Cluster"
     )]
     url: Option<String>,
     /// Accept any certificate
-    #[arg(short = 'k', long, global = true)]
+    #[arg(short = 'k', long, help_heading = "Cluster")]
     insecure: bool,
     /// Authorities that may have signed the nodes' certificates (PEM)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Cluster")]
     cacert: Option<PathBuf>,
 }
 
-/// How the nodes' certificates are judged.
+/// How the nodes' certificates are judged, and how we are let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// Accept any certificate.
     pub insecure: bool,
     /// Authorities (PEM).
     pub cacert: Option<PathBuf>,
-    /// Our own certificate and key (PEM), for nodes that ask for one.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Our own certificate, for nodes that ask for one.
+    pub identity: Option<ClientIdentity>,
+    /// Name and password, for whatever changes something.
+    pub login: Option<Credentials>,
+}
+
+/// The certificate of whoever types the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The key's password.
+    pub password: Option<Secret>,
 }
 
 /// A cluster to ask.
@@ -51,89 +76,116 @@ pub struct ClusterAddress {
     pub scope: Option<String>,
     /// REST addresses, the best first.
     pub urls: Vec<String>,
-    /// TLS.
+    /// TLS and login.
     pub trust: Trust,
 }
 
 impl Target {
+    /// These options, and `outer`'s where these are silent.
+    pub(super) fn or(self, outer: &Self) -> Self {
+        Self {
+            config_file: self.config_file.or_else(|| outer.config_file.clone()),
+            url: self.url.or_else(|| outer.url.clone()),
+            insecure: self.insecure || outer.insecure,
+            cacert: self.cacert.or_else(|| outer.cacert.clone()),
+        }
+    }
+
     /// Whom to ask: the command line, else the node file, else the environment, else this machine.
-    pub(super) fn resolve(&self) -> Result<ClusterAddress, CliError> {
+    pub(super) fn resolve(&self, talk: &mut Talk<'_>) -> Result<ClusterAddress, CliError> {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        self.resolve_in(&env)
+        let (address, notes) = self.resolve_in(&env)?;
+        for note in notes {
+            talk.note(&note);
+        }
+        Ok(address)
     }
 
-    fn resolve_in(&self, env: &BTreeMap<String, String>) -> Result<ClusterAddress, CliError> {
-        let named = |key: &str| {
-            let ours = env.get(&format!("MATRIARCH_{key}"));
-            ours.or_else(|| env.get(&format!("PATRONI_{key}")))
-                .filter(|value| !value.is_empty())
-                .cloned()
-        };
-        let file = self
-            .config_file
-            .clone()
-            .or_else(|| env.get("PATRONICTL_CONFIG_FILE").map(PathBuf::from));
-        let mut address = match &file {
-            Some(path) => from_config(&read(path, env)?),
-            None => {
-                let urls = named("RESTAPI_CONNECT_ADDRESS").map(|address| vec![with_scheme(&address)]);
-                ClusterAddress {
-                    scope: named("SCOPE"),
-                    urls: urls.unwrap_or_else(|| vec![DEFAULT_URL.to_owned()]),
-                    trust: Trust::default(),
-                }
+    fn resolve_in(&self, env: &BTreeMap<String, String>) -> Result<(ClusterAddress, Vec<String>), CliError> {
+        let file = self.file(env);
+        let operator = match config::operator(file.as_deref().unwrap_or(Path::new("")), env) {
+            Ok(operator) => operator,
+            Err(problems) => {
+                return Err(CliError::Config(
+                    problems.iter().map(ToString::to_string).collect(),
+                ));
             }
         };
-        if let Some(urls) = &self.url {
-            address.urls = urls.split(',').map(|url| with_scheme(url.trim())).collect();
+        let mut address = from_operator(operator);
+        let mut notes = Vec::new();
+        let variable = env.get("DCS_URL").filter(|url| !url.is_empty());
+        if let Some(urls) = self.url.as_ref().or(variable) {
+            let (stores, nodes): (Vec<&str>, Vec<&str>) =
+                urls.split(',').map(str::trim).partition(|url| is_store(url));
+            for store in stores {
+                let what = "there is no such store here, the nodes themselves are asked";
+                notes.push(format!("note: {} is ignored: {what}", without_login(store)));
+            }
+            if !nodes.is_empty() {
+                address.urls = nodes.into_iter().map(with_scheme).collect();
+            }
         }
         address.trust.insecure |= self.insecure;
         if self.cacert.is_some() {
             address.trust.cacert.clone_from(&self.cacert);
         }
-        Ok(address)
+        Ok((address, notes))
+    }
+
+    /// The file that is named, else the one where patronictl looks, if it is there.
+    fn file(&self, env: &BTreeMap<String, String>) -> Option<PathBuf> {
+        let set = |key: &str| env.get(key).filter(|value| !value.is_empty());
+        let named = self.config_file.clone();
+        named
+            .or_else(|| set("PATRONICTL_CONFIG_FILE").map(PathBuf::from))
+            .or_else(|| {
+                let home = set("XDG_CONFIG_HOME").map(PathBuf::from);
+                let home = home.or_else(|| Some(Path::new(set("HOME")?).join(".config")))?;
+                Some(home.join("patroni/patronictl.yaml")).filter(|file| file.is_file())
+            })
     }
 }
 
-fn read(path: &Path, env: &BTreeMap<String, String>) -> Result<Config, CliError> {
-    match load(path, env) {
-        Ok(loaded) => Ok(loaded.config),
-        Err(problems) => Err(CliError::Config(
-            problems.iter().map(ToString::to_string).collect(),
-        )),
+fn from_operator(operator: Operator) -> ClusterAddress {
+    let scheme = if operator.tls { "https" } else { "http" };
+    let mut urls: Vec<String> = operator
+        .doors
+        .iter()
+        .map(|door| format!("{scheme}://{door}"))
+        .collect();
+    if urls.is_empty() {
+        urls.push(DEFAULT_URL.to_owned());
     }
-}
-
-/// The file's own node first, then its partners: a REST door is taken to have the same port everywhere.
-fn from_config(config: &Config) -> ClusterAddress {
-    let rest = &config.restapi;
-    let scheme = if rest.certfile.is_some() { "https" } else { "http" };
-    let mut urls = vec![format!("{scheme}://{}", rest.connect_address)];
-    if let Some((_, port)) = rest.connect_address.rsplit_once(':') {
-        for (host, _) in config
-            .raft
-            .partner_addrs
-            .iter()
-            .filter_map(|addr| addr.rsplit_once(':'))
-        {
-            let url = format!("{scheme}://{host}:{port}");
-            if !urls.contains(&url) {
-                urls.push(url);
-            }
-        }
-    }
-    let certificate = config.ctl.certfile.clone();
-    let identity = certificate.map(|cert| (cert.clone(), config.ctl.keyfile.clone().unwrap_or(cert)));
+    let ctl = operator.ctl;
+    let key = ctl.keyfile;
     ClusterAddress {
-        scope: Some(config.scope.clone()),
+        scope: operator.scope,
         urls,
         trust: Trust {
-            insecure: config.ctl.insecure,
-            cacert: config.ctl.cacert.clone().or_else(|| rest.cafile.clone()),
-            identity,
+            insecure: ctl.insecure,
+            cacert: ctl.cacert,
+            identity: ctl.certfile.map(|certificate| ClientIdentity {
+                key: key.unwrap_or_else(|| certificate.clone()),
+                certificate,
+                password: ctl.keyfile_password,
+            }),
+            login: ctl.authentication,
         },
+    }
+}
+
+fn is_store(url: &str) -> bool {
+    url.split_once("://")
+        .is_some_and(|(scheme, _)| STORES.contains(&scheme))
+}
+
+/// An address as it may be shown: what stands before an `@` may be a password.
+fn without_login(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or(rest)),
+        None => url.to_owned(),
     }
 }
 
@@ -159,7 +211,7 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        target.resolve_in(&env).unwrap()
+        target.resolve_in(&env).unwrap().0
     }
 
     #[test]
@@ -178,6 +230,43 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_passed_over_and_its_password_not_shown() {
+        let target = Target {
+            url: Some("etcd3://me:secret@10.0.0.9:2379/service".to_owned()),
+            ..Target::default()
+        };
+        let (address, notes) = target.resolve_in(&BTreeMap::new()).unwrap();
+        assert_eq!(address.urls, [DEFAULT_URL]);
+        assert!(
+            notes[0].starts_with("note: etcd3://10.0.0.9:2379/service is ignored"),
+            "{notes:?}"
+        );
+        assert!(!notes[0].contains("secret"));
+    }
+
+    #[test]
+    fn the_file_of_patronictl_is_found_and_may_be_small() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(".config/patroni");
+        std::fs::create_dir_all(&dir).unwrap();
+        let env = BTreeMap::from([("HOME".to_owned(), home.path().display().to_string())]);
+        assert_eq!(Target::default().resolve_in(&env).unwrap().0.scope, None);
+        let small = "\
+            scope: demo\netcd3: {host: '10.0.0.9:2379'}\n\
+            restapi: {connect_address: '10.0.0.1:8009', authentication: {username: door, password: d}}\n\
+            ctl: {insecure: on, authentication: {username: me, password: '0123'}}\n";
+        std::fs::write(dir.join("patronictl.yaml"), small).unwrap();
+        let address = Target::default().resolve_in(&env).unwrap().0;
+        assert_eq!(
+            (address.scope.as_deref(), address.urls),
+            (Some("demo"), vec!["http://10.0.0.1:8009".to_owned()])
+        );
+        let login = address.trust.login.unwrap();
+        assert_eq!((login.username.as_str(), login.password.reveal()), ("me", "0123"));
+        assert!(address.trust.insecure);
+    }
+
+    #[test]
     fn a_node_file_says_whom_to_ask() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.yml");
@@ -190,7 +279,7 @@ mod tests {
             config_file: Some(path),
             ..Target::default()
         };
-        let address = target.resolve_in(&BTreeMap::new()).unwrap();
+        let address = target.resolve_in(&BTreeMap::new()).unwrap().0;
         assert_eq!(address.scope.as_deref(), Some("demo"));
         assert_eq!(
             address.urls,

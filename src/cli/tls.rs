@@ -1,49 +1,58 @@
 //! TLS of the command line: whom it believes.
 
-use super::target::Trust;
+use super::target::{ClientIdentity, Trust};
+use crate::private_key::private_key;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
 /// What speaks to nodes over https, or why that is impossible.
 pub(super) fn connector(trust: &Trust) -> Result<TlsConnector, String> {
+    if trust.cacert.is_none() && !trust.insecure {
+        return Err(
+            "https needs --cacert FILE (or ctl.cacert, restapi.cafile in the node file), or --insecure"
+                .to_owned(),
+        );
+    }
+    let config = client_config(trust.insecure, trust.cacert.as_deref(), trust.identity.as_ref())?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Believes everybody when `credulous`, else whoever has a certificate of `authorities`; shows `identity` to whoever
+/// asks.
+pub(super) fn client_config(
+    credulous: bool,
+    authorities: Option<&Path>,
+    identity: Option<&ClientIdentity>,
+) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let builder = match &trust.cacert {
-        _ if trust.insecure => builder
+    let builder = if credulous {
+        builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Credulous(provider))),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
+            .with_custom_certificate_verifier(Arc::new(Credulous(provider)))
+    } else {
+        let mut roots = RootCertStore::empty();
+        if let Some(path) = authorities {
             roots.add_parsable_certificates(certificates(path)?);
-            builder.with_root_certificates(roots)
         }
-        None => {
-            return Err(
-                "https needs --cacert FILE (or ctl.cacert, restapi.cafile in the node file), \
-                        or --insecure"
-                    .to_owned(),
-            );
-        }
+        builder.with_root_certificates(roots)
     };
-    let config = match &trust.identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
-            let chain = certificates(certificate)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| error.to_string())?
-        }
+    let Some(identity) = identity else {
+        return Ok(builder.with_no_client_auth());
     };
-    Ok(TlsConnector::from(Arc::new(config)))
+    let key = private_key(&identity.key, identity.password.as_ref())
+        .map_err(|why| format!("{}: {why}", identity.key.display()))?;
+    builder
+        .with_client_auth_cert(certificates(&identity.certificate)?, key)
+        .map_err(|error| error.to_string())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

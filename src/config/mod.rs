@@ -35,6 +35,7 @@ mod gucs;
 mod keys;
 mod model;
 mod node_file;
+mod operator;
 mod postgresql;
 mod problem;
 mod raft;
@@ -60,6 +61,7 @@ pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
     PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,
 };
+pub use operator::{Operator, operator};
 pub use problem::Problem;
 pub use relations::{check_ttl, notes, ttl_floor_ms};
 pub use releases::start_race;
@@ -88,6 +90,15 @@ pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Loaded, Vec<P
         Some(loaded) if problems.is_empty() => Ok(loaded),
         _ => Err(problems),
     }
+}
+
+/// The JSON of any YAML value, by the rules that hold for `bootstrap.dcs`; `source` names it in problems.
+///
+/// # Errors
+/// It is no YAML, or more than one value.
+pub fn json_of_yaml(source: &str, text: &str) -> Result<serde_json::Value, Problem> {
+    let source: std::sync::Arc<str> = source.into();
+    yaml::parse_any(&source, text).map(|node| node.json())
 }
 
 /// As [`load`], but warnings are told beside problems; the configuration is meaningless if there are any.

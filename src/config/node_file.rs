@@ -161,7 +161,7 @@ pub(crate) fn others_must_reach(host: &str, port: u16) -> String {
     format!("{host} cannot be reached from other nodes; write this host's address, such as 10.0.0.11:{port}")
 }
 
-fn credentials(reader: &mut Reader, section: &str) -> Option<Credentials> {
+pub(crate) fn credentials(reader: &mut Reader, section: &str) -> Option<Credentials> {
     let username = reader.text(&format!("{section}.username"));
     let password = reader.secret(&format!("{section}.password"));
     match (username, password) {
@@ -178,7 +178,7 @@ fn credentials(reader: &mut Reader, section: &str) -> Option<Credentials> {
     }
 }
 
-fn ctl(reader: &mut Reader) -> Ctl {
+pub(crate) fn ctl(reader: &mut Reader) -> Ctl {
     Ctl {
         authentication: credentials(reader, "ctl.authentication"),
         insecure: reader.flag("ctl.insecure"),

@@ -79,8 +79,12 @@ fn files(path: &Path) -> Result<Written, Vec<Problem>> {
     }
 }
 
-/// The file itself, or a directory's YAML files in the order of their names.
+/// The file itself, or a directory's YAML files in the order of their names. No path is no file: the environment may say
+/// everything.
 fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+    if path.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -21,13 +21,7 @@ pub(crate) struct Document {
 
 /// Reads one document.
 pub(crate) fn parse(source: &Arc<str>, text: &str) -> Result<Document, Problem> {
-    let mut builder = Builder {
-        source: Arc::clone(source),
-        parser: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        values: 0,
-        warnings: Vec::new(),
-    };
+    let mut builder = Builder::new(source, text);
     let root = builder.document()?;
     match root.value {
         Value::Map(_) => Ok(Document {
@@ -45,6 +39,16 @@ pub(crate) fn parse(source: &Arc<str>, text: &str) -> Result<Document, Problem> 
     }
 }
 
+/// Reads one value of any kind. A key that is repeated is a mistake: one of the two would be lost.
+pub(crate) fn parse_any(source: &Arc<str>, text: &str) -> Result<Node, Problem> {
+    let mut builder = Builder::new(source, text);
+    let root = builder.document()?;
+    match builder.warnings.into_iter().next() {
+        Some(oddity) => Err(oddity),
+        None => Ok(root),
+    }
+}
+
 type Input<'a> = serde_saphyr::granit_parser::StrInput<'a>;
 
 struct Builder<'a> {
@@ -56,6 +60,16 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
+    fn new(source: &Arc<str>, text: &'a str) -> Self {
+        Self {
+            source: Arc::clone(source),
+            parser: Parser::new_from_str(text),
+            anchors: HashMap::new(),
+            values: 0,
+            warnings: Vec::new(),
+        }
+    }
+
     fn document(&mut self) -> Result<Node, Problem> {
         let mut root = None;
         loop {

@@ -4,7 +4,7 @@ use super::ask::{Member, Sight};
 use super::crew::{Crew, Hand, Pids};
 use super::ground::{Ground, PASSWORD, Place};
 use super::pulse::Beat;
-use crate::cli::list::Members;
+use crate::cli::members::Members;
 use crate::cli::sheet::Format;
 use crate::clock;
 use jiff::Timestamp;
