@@ -9,6 +9,7 @@ demo: prepare
 
 # Everything. The integration tests run target/debug/matriarch, so it is built first.
 test: prepare
+	@.ci/prepare browser
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 

@@ -1,6 +1,7 @@
 //! A listening socket: which addresses it takes, how connections are limited, and how each is spoken with.
 
 use super::serve::{ApiError, Terms, Visitor};
+use super::stream::Stay;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,7 +19,8 @@ use tracing::{info, warn};
 
 /// A client has this long to say what it wants.
 const HEADER: Duration = Duration::from_secs(3);
-/// A connection, handshake and answer included, lasts at most this long; a restart is answered when it is done.
+/// A connection, handshake and answer included, lasts at most this long, unless it listens to the page's events; a
+/// restart is answered when it is done.
 const CONNECTION: Duration = Duration::from_secs(900);
 /// Open answers may end after the door closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -130,6 +132,8 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, terms: &T
         address: peer.ip(),
         certificate: false,
     };
+    let (stay, staying) = watch::channel(Stay::Brief);
+    let router = router.layer(Extension(Arc::new(stay)));
     let talk = async {
         match &terms.tls {
             None => exchange(stream, router, visitor).await,
@@ -143,10 +147,29 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, terms: &T
             },
         }
     };
-    match timeout(CONNECTION, talk).await {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => info!(%peer, "REST: connection closed: {reason}"),
-        Err(_) => info!(%peer, "REST: connection closed: it lasted too long"),
+    let ended = tokio::select! {
+        ended = talk => ended,
+        () = patience(staying) => Err("it lasted too long".to_owned()),
+    };
+    if let Err(reason) = ended {
+        info!(%peer, "REST: connection closed: {reason}");
+    }
+}
+
+/// Ends when a connection must. Its own sender is kept by the answer's service, so it is there as long as the connection.
+async fn patience(mut stay: watch::Receiver<Stay>) {
+    let mut left = stay.clone();
+    let time = async {
+        sleep(CONNECTION).await;
+        let _ = stay.wait_for(|stay| *stay != Stay::Listening).await.map(drop);
+    };
+    let listener = async {
+        let _ = left.wait_for(|stay| *stay == Stay::Over).await.map(drop);
+        sleep(CLOSING).await;
+    };
+    tokio::select! {
+        () = time => {}
+        () = listener => {}
     }
 }
 

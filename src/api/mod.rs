@@ -8,6 +8,7 @@
 //!                                                                     -> metrics    Prometheus text
 //!                                                                     -> explain    ours
 //!                                 Facts (watch) ----------------------^
+//!                                       `-> stream: the page (ui), and events for as long as it is open
 //! ```
 //!
 //! Invariants: what a safe verb answers is a pure function of the request, one [`Facts`] and a moment; nothing
@@ -19,7 +20,8 @@
 //!
 //! Routing is Patroni's, which no path router expresses: the first segment of the path picks the endpoint;
 //! whatever has none is a health probe for GET, HEAD and OPTIONS (an unknown GET path gets the status document
-//! with 503, HEAD of `/cluster` too), and 501 for any other verb. Connections are closed after one answer.
+//! with 503, HEAD of `/cluster` too), and 501 for any other verb. Connections are closed after one answer, and none
+//! but the page's stream outlasts a quarter of an hour.
 //!
 //! A changing verb that has a row in the table is asked for its leave (`access`) before anything of it is read.
 //! Certificates, credentials and the listening address may change while the door is open ([`ApiControl`]).
@@ -41,7 +43,9 @@ mod query;
 mod resolve;
 mod route;
 mod serve;
+mod stream;
 mod tls;
+mod ui;
 mod view;
 mod wire;
 
@@ -65,6 +69,8 @@ mod golden_tests;
 mod metrics_tests;
 #[cfg(test)]
 mod socket_tests;
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::operate::{self, Operator};
 use super::query::Query;
 use super::resolve;
 use super::route::{Ask, Identity, answer, is_guarded};
+use super::stream::{Stay, Streams};
 use super::tls::{Tls, TlsError, TlsOptions, tls};
 use super::wire::{Kind, Reply};
 use crate::clock;
@@ -146,7 +147,9 @@ pub async fn serve(
     let listeners = bind(&options.listen).await?;
     let addresses = addresses(&listeners);
     let (resolved, resolved_seen) = watch::channel(Arc::default());
+    let stopped = watch::channel(false).0;
     let door = Arc::new(Door {
+        streams: Streams::new(options.identity.clone(), facts.clone(), stopped.subscribe()),
         identity: options.identity,
         facts: facts.clone(),
         operator,
@@ -158,7 +161,7 @@ pub async fn serve(
         router: Router::new().fallback(respond).with_state(door),
         terms,
         limit: Arc::new(Semaphore::new(CONNECTIONS)),
-        stopped: watch::channel(false).0,
+        stopped,
         moved: watch::channel(false).0,
         port: mpsc::channel(1).1,
         listen: options.listen,
@@ -305,6 +308,7 @@ fn headers(options: &ApiOptions) -> Result<HeaderMap, ApiError> {
 }
 
 struct Door {
+    streams: Streams,
     identity: Identity,
     facts: watch::Receiver<Option<Arc<Facts>>>,
     operator: Operator,
@@ -332,8 +336,12 @@ impl Door {
 async fn respond(
     State(door): State<Arc<Door>>,
     Extension(visitor): Extension<Visitor>,
+    Extension(stay): Extension<Arc<watch::Sender<Stay>>>,
     request: Request,
 ) -> Response {
+    if let Some(response) = door.streams.page(request.method(), request.uri().path(), stay) {
+        return response;
+    }
     let facts = door.facts.borrow().clone();
     let verb = operate::find(request.method(), request.uri().path());
     let reply = match (door.admit(visitor, &request, facts.as_deref()), verb) {

@@ -14,15 +14,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 /// Nothing here should take longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Open {
-    handle: ApiHandle,
-    address: SocketAddr,
+pub(super) struct Open {
+    pub(super) handle: ApiHandle,
+    pub(super) address: SocketAddr,
     /// As it was told.
     listen: String,
-    facts: watch::Sender<Option<Arc<Facts>>>,
-    stop: oneshot::Sender<()>,
+    pub(super) facts: watch::Sender<Option<Arc<Facts>>>,
+    pub(super) stop: oneshot::Sender<()>,
 }
 
 /// An address of this run's own, so that runs may overlap.
@@ -51,7 +51,7 @@ fn options(listen: String) -> ApiOptions {
     }
 }
 
-async fn open(known: Option<Facts>) -> Open {
+pub(super) async fn open(known: Option<Facts>) -> Open {
     let (facts, seen) = watch::channel(known.map(Arc::new));
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
@@ -70,7 +70,7 @@ async fn open(known: Option<Facts>) -> Open {
     }
 }
 
-async fn say(address: SocketAddr, bytes: &[u8]) -> String {
+pub(super) async fn say(address: SocketAddr, bytes: &[u8]) -> String {
     let talk = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
@@ -82,7 +82,7 @@ async fn say(address: SocketAddr, bytes: &[u8]) -> String {
     timeout(PATIENCE, talk).await.unwrap()
 }
 
-fn request(method: &str, target: &str) -> Vec<u8> {
+pub(super) fn request(method: &str, target: &str) -> Vec<u8> {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }
 
@@ -156,7 +156,7 @@ async fn answers_change_with_the_facts() {
 }
 
 /// The fixture's lease is dated by its own clock; these are dated by this machine's.
-fn facts_now() -> Facts {
+pub(super) fn facts_now() -> Facts {
     let mut facts = facts(0);
     facts.lease.until = crate::clock::now().plus(3_600_000);
     facts
