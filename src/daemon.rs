@@ -14,7 +14,7 @@
 use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, Operator, TlsOptions};
 use crate::clock;
 use crate::cluster::{Facts, Report, Settings, State};
-use crate::config::{Config, PostgresConfig, VerifyClient};
+use crate::config::{Config, PostgresConfig, Renewal, VerifyClient};
 use crate::guard::{Guard, GuardError, GuardOptions};
 use crate::lead::{self, Desk, Mailroom, Orders};
 use crate::node::charge::Charge;
@@ -96,7 +96,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         )?),
         _ => None,
     };
-    let outcome = live(config, ledger, hands, guard.clone(), facts, operator).await;
+    let renewal = Arc::new(Renewal::new(config.clone(), std::env::vars().collect()));
+    let outcome = live(config, renewal, ledger, hands, guard.clone(), facts, operator).await;
     // It goes only when nothing runs; where this node had to give up beside a running PostgreSQL, it stays with it.
     if let Some(guard) = guard
         && let Err(why) = guard.quit().await
@@ -223,6 +224,7 @@ pub(crate) fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::
 
 async fn live(
     config: Arc<Config>,
+    renewal: Arc<Renewal>,
     ledger: Ledger,
     hands: Option<Hands>,
     guard: Option<Guard>,
@@ -270,7 +272,7 @@ async fn live(
     let charge = match hands.as_ref().zip(std::env::current_exe().ok()) {
         Some((hands, exe)) => Some(Charge {
             guard: hands.guard.clone(),
-            config: config.clone(),
+            config: renewal.watch(),
             exe,
             group: group.clone(),
             report: reporter.report.clone(),
@@ -280,6 +282,7 @@ async fn live(
     };
     let parts = AgentParts {
         config,
+        renewal: renewal.watch(),
         hands,
         ledger,
         run: crate::node::random_run(),
@@ -303,7 +306,7 @@ async fn live(
     ];
     tasks.extend(charge.map(|charge| tokio::spawn(charge.run())));
     let (stop, stopped) = oneshot::channel();
-    let signals = tokio::spawn(await_signals(stop)?);
+    let signals = tokio::spawn(await_signals(stop, renewal)?);
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     let outcome = agent.run(postmaster, stopped).await;
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -330,6 +333,7 @@ async fn leave_lead(group: &Group) {
 
 fn await_signals(
     stop: oneshot::Sender<()>,
+    renewal: Arc<Renewal>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, DaemonError> {
     let mut term = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
@@ -339,7 +343,7 @@ fn await_signals(
             tokio::select! {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
-                _ = hup.recv() => tracing::warn!("SIGHUP: the node file is read at the start of the daemon only"),
+                _ = hup.recv() => renewal.renew(),
             }
         }
         let _ = stop.send(());

@@ -30,6 +30,32 @@ pub struct Effective {
     pub dropped: Vec<String>,
 }
 
+impl Effective {
+    /// Without these parameters, which the server refuses.
+    pub fn leave_out(&mut self, refused: &[String]) {
+        for name in refused {
+            self.parameters.remove(name);
+            self.recovery.remove(name);
+        }
+        self.command_line.retain(|(name, _)| !refused.contains(name));
+    }
+
+    /// Starts with at least these values, whatever the file says; answers which ones had to be raised.
+    pub fn raise(&mut self, at_least: &BTreeMap<&'static str, u64>) -> Vec<(String, u64)> {
+        let mut raised = Vec::new();
+        for (name, value) in &mut self.command_line {
+            let Some(bound) = at_least.get(name.as_str()) else {
+                continue;
+            };
+            if value.parse::<u64>().is_ok_and(|number| number < *bound) {
+                *value = bound.to_string();
+                raised.push((name.clone(), *bound));
+            }
+        }
+        raised
+    }
+}
+
 /// Merges: defaults < dynamic < local < controlled.
 pub fn effective(config: &PostgresConfig, scope: &str, settings: &Settings, server_major: u32) -> Effective {
     let dynamic = &settings.postgresql;
@@ -117,5 +143,29 @@ fn controlled_value(
             })
             .unwrap_or_else(|| row.default.to_owned()),
         name => judged(name).unwrap_or_else(|| row.default.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_refuses_stands_nowhere_and_what_a_standby_needs_is_raised() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut effective = Effective {
+            parameters: [pair("max_connections", "50"), pair("work_mem", "banana")].into(),
+            command_line: vec![pair("max_connections", "50"), pair("max_wal_senders", "999999")],
+            ..Effective::default()
+        };
+        effective.leave_out(&["work_mem".to_owned(), "max_wal_senders".to_owned()]);
+        assert_eq!(effective.parameters, [pair("max_connections", "50")].into());
+        assert_eq!(effective.command_line, [pair("max_connections", "50")]);
+        assert_eq!(effective.raise(&BTreeMap::from([("max_connections", 50)])), []);
+        let primary = BTreeMap::from([("max_connections", 100), ("max_wal_senders", 10)]);
+        assert_eq!(effective.raise(&primary), [("max_connections".to_owned(), 100)]);
+        assert_eq!(effective.command_line, [pair("max_connections", "100")]);
+        // The file keeps what was configured: that is what waits for a restart.
+        assert_eq!(effective.parameters["max_connections"], "50");
     }
 }

@@ -44,6 +44,8 @@ mod reader;
 mod reference;
 mod relations;
 mod releases;
+mod renewal;
+mod reread;
 mod secret;
 mod settings;
 mod sources;
@@ -65,6 +67,8 @@ pub use operator::{Operator, operator};
 pub use problem::Problem;
 pub use relations::{check_ttl, notes, ttl_floor_ms};
 pub use releases::start_race;
+pub use renewal::Renewal;
+pub use reread::{Reread, reread};
 pub use secret::Secret;
 pub use settings::{STOP_MARGIN_MS, settings};
 

@@ -52,6 +52,8 @@ pub enum AgentError {
 pub struct AgentParts {
     /// The node file.
     pub config: Arc<Config>,
+    /// The node file whenever it was read again.
+    pub renewal: watch::Receiver<Arc<Config>>,
     /// PostgreSQL's hands; `None` for a witness.
     pub hands: Option<Hands>,
     /// The small file of facts.
@@ -113,6 +115,8 @@ pub struct Agent {
     pub(super) adrift_since: Option<Moment>,
     /// What this postmaster was last configured with.
     pub(super) configured: Option<Wanted>,
+    /// The node file was read again: PostgreSQL's files are written, and read by it, although nothing changed.
+    pub(super) reread: bool,
     /// The running server had no synchronous names before the present ones.
     pub(super) nameless: bool,
     /// The proof under way; beside the one job, because it may wait for standbys that the job serves.
@@ -188,6 +192,7 @@ impl Agent {
             timeline_seen: None,
             adrift_since: None,
             configured: None,
+            reread: false,
             nameless: true,
             proof: None,
             barrier: None,
@@ -239,6 +244,7 @@ impl Agent {
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
         let mut poke = self.parts.poke.clone();
+        let mut renewal = self.parts.renewal.clone();
         let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
         loop {
@@ -259,6 +265,7 @@ impl Agent {
                 Ok(()) = word.changed() => {}
                 Ok(()) = knocked.changed() => {}
                 Some(asked) = self.parts.orders.recv() => self.obey(asked),
+                Ok(()) = renewal.changed() => self.renew(renewal.borrow_and_update().clone()),
                 Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
@@ -280,6 +287,15 @@ impl Agent {
             prober.abort();
         }
         Ok(())
+    }
+
+    /// Works with a node file that was read again from now on; a job that runs ends with what it began with.
+    fn renew(&mut self, config: Arc<Config>) {
+        if let Some(hands) = &mut self.parts.hands {
+            *hands = hands.renewed(config.clone());
+        }
+        self.parts.config = config;
+        self.reread = true;
     }
 
     /// A stopping daemon leaves when PostgreSQL is down and the leader has had the time to hear so.

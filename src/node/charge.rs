@@ -18,7 +18,7 @@ pub struct Charge {
     /// Who obeys.
     pub guard: Guard,
     /// The node file.
-    pub config: Arc<Config>,
+    pub config: watch::Receiver<Arc<Config>>,
     /// This program.
     pub exe: PathBuf,
     /// The group whose voters are told.
@@ -47,7 +47,8 @@ impl Charge {
             if let WatchdogState::Unusable(why) = state.watchdog
                 && told != state.watchdog
             {
-                let device = self.config.watchdog.device.display();
+                let device = self.config.borrow().watchdog.device.clone();
+                let device = device.display();
                 tracing::warn!("the watchdog {device} does not protect this node: {why}");
             }
             told = state.watchdog;
@@ -60,7 +61,8 @@ impl Charge {
 
     fn messenger(&self) -> Option<Messenger> {
         let raft_id = self.group.id();
-        let mut peers = self.config.raft.partner_addrs.clone();
+        let config = self.config.borrow().clone();
+        let mut peers = config.raft.partner_addrs.clone();
         for voter in &self.group.status().borrow().voters {
             if voter.id != raft_id && !peers.contains(&voter.addr) {
                 peers.push(voter.addr.clone());
@@ -77,14 +79,15 @@ impl Charge {
         Some(Messenger {
             program: self.exe.clone(),
             command: "last-word".to_owned(),
-            args: vec![note.to_text()?, self.config.path.to_str()?.to_owned()],
+            args: vec![note.to_text()?, config.path.to_str()?.to_owned()],
             env: crate::guard::hidden_variables(),
             dir: std::env::current_dir().unwrap_or_default(),
         })
     }
 
     fn watchdog(&self) -> Option<WatchdogOrder> {
-        let watchdog = &self.config.watchdog;
+        let config = self.config.borrow().clone();
+        let watchdog = &config.watchdog;
         let driver = if watchdog.testing {
             WatchdogDriver::Testing
         } else {

@@ -5,8 +5,10 @@ use crate::config::{self, Config, Effective, PostgresConfig};
 use crate::guard::{Guard, StartSpec, WatchdogState};
 use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
 use nix::unistd::{AccessFlags, access};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// A living guard takes a deadline within a millisecond.
 const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
@@ -33,6 +35,14 @@ pub struct Hands {
     pub guard: Guard,
     config: Arc<Config>,
     section: Arc<PostgresConfig>,
+    vetted: Arc<Mutex<Vetted>>,
+}
+
+/// The newest parameters that PostgreSQL's program has looked at, and those of them that it refuses.
+#[derive(Default)]
+struct Vetted {
+    given: BTreeMap<String, String>,
+    refused: Vec<String>,
 }
 
 impl Hands {
@@ -55,7 +65,26 @@ impl Hands {
             guard,
             config,
             section,
+            vetted: Arc::default(),
         })
+    }
+
+    /// The same hands under a node file that was read again.
+    pub fn renewed(&self, config: Arc<Config>) -> Self {
+        let section = config
+            .postgresql
+            .clone()
+            .map_or_else(|| self.section.clone(), Arc::new);
+        let postgres = self.postgres.renewed(setup(&config, &section));
+        self.session.renew(&postgres);
+        Self {
+            postgres,
+            session: self.session.clone(),
+            guard: self.guard.clone(),
+            config,
+            section,
+            vetted: self.vetted.clone(),
+        }
     }
 
     /// Merges the settings as they hold on this node.
@@ -83,6 +112,28 @@ impl Hands {
         text
     }
 
+    /// The same without what this PostgreSQL refuses: nothing that somebody wrote keeps it from starting.
+    async fn sound(&self, settings: &Settings) -> Effective {
+        let mut effective = self.effective(settings);
+        let mut given = effective.parameters.clone();
+        given.extend(effective.recovery.clone());
+        let mut vetted = self.vetted.lock().await;
+        if vetted.given != given {
+            match self.postgres.vet(&given).await {
+                Ok(refused) => {
+                    for one in &refused {
+                        tracing::error!("postgresql.parameters: {} is left out: {}", one.name, one.why);
+                    }
+                    let refused = refused.into_iter().map(|one| one.name).collect();
+                    *vetted = Vetted { given, refused };
+                }
+                Err(why) => tracing::warn!("the parameters could not be checked: {why}"),
+            }
+        }
+        effective.leave_out(&vetted.refused);
+        effective
+    }
+
     /// Writes PostgreSQL's configuration files.
     pub async fn configure(&self, wanted: &Wanted) -> Result<(), String> {
         self.write_conf(wanted).await
@@ -100,7 +151,7 @@ impl Hands {
     }
 
     async fn write_conf(&self, wanted: &Wanted) -> Result<(), String> {
-        let effective = self.effective(&wanted.settings);
+        let effective = self.sound(&wanted.settings).await;
         for name in &effective.dropped {
             tracing::warn!(
                 "parameter {name} is unknown to PostgreSQL {} and left out",
@@ -122,17 +173,26 @@ impl Hands {
             .map_err(|why| why.to_string())
     }
 
-    /// Starts the postmaster; what it is depends on the signal files.
+    /// Starts the postmaster; what it is depends on the signal files. A standby gets at least what its primary had:
+    /// it would refuse to start with less. Answers whether it got more than was configured.
     pub async fn start(
         &self,
         settings: &Settings,
         epoch: Option<crate::cluster::Epoch>,
-    ) -> Result<i32, String> {
+    ) -> Result<bool, String> {
         if let Some(why) = config::start_race(settings, self.postgres.version().num) {
             tracing::warn!("{why}");
         }
         self.postgres.await_reaped().await;
-        let effective = self.effective(settings);
+        let mut effective = self.sound(settings).await;
+        let raised = if epoch.is_none() {
+            effective.raise(&self.at_least().await?)
+        } else {
+            Vec::new()
+        };
+        for (name, value) in &raised {
+            tracing::info!("{name} is {value} until the primary has less, too");
+        }
         let spec = self.postgres.start_spec(&effective.command_line);
         let spec = StartSpec {
             program: spec.program,
@@ -142,7 +202,20 @@ impl Hands {
             user: spec.user,
             epoch,
         };
-        self.guard.start(spec).await.map_err(|why| why.to_string())
+        self.guard
+            .start(spec)
+            .await
+            .map(|_| !raised.is_empty())
+            .map_err(|why| why.to_string())
+    }
+
+    /// What a standby must have at least.
+    pub async fn at_least(&self) -> Result<BTreeMap<&'static str, u64>, String> {
+        let postgres = self.postgres.clone();
+        let read = tokio::task::spawn_blocking(move || postgres.control()).await;
+        read.map_err(|why| why.to_string())?
+            .map(|control| control.at_least)
+            .map_err(|why| why.to_string())
     }
 
     /// Why a running primary must step down where a watchdog is required. One that is not armed yet, under a daemon

@@ -28,6 +28,8 @@ pub enum Purpose {
     Promise(Epoch),
     /// Prove that the synchronous standbys have everything.
     Prove(Synced),
+    /// Give a standby what its primary has, if its replay waits for that.
+    Raise,
     /// What a standby need not keep from its time as primary.
     Tidy,
     /// Stop at once.
@@ -62,6 +64,11 @@ pub enum Done {
     Promised(Promise),
     /// A change of the synchronous standbys is proved.
     Proved(Synced),
+    /// A standby was started, perhaps with higher values than its file says: they wait for another start then.
+    Started {
+        /// Whether they are higher.
+        raised: bool,
+    },
     /// Something without a result succeeded.
     Good,
     /// The data was copied: which copy this is now.

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// A stream that was told to end ends within a tenth of a second.
 const STREAM_END_MS: u64 = 5_000;
+/// How long a standby gets to stop cleanly before it is started again.
+const RESTART: Duration = Duration::from_secs(60);
 /// How long PostgreSQL gets to end its children by itself before everything is killed.
 const IMMEDIATE: Duration = Duration::from_millis(100);
 
@@ -80,9 +82,34 @@ pub async fn standby(hands: Hands, wanted: Wanted) -> Done {
     let work = async {
         hands.configure(&wanted).await?;
         hands.postgres.set_standby_signal(true).map_err(text)?;
-        hands.start(&wanted.settings, None).await.map(|_| ())
+        hands.start(&wanted.settings, None).await
     };
-    good(work.await)
+    match work.await {
+        Ok(raised) => Done::Started { raised },
+        Err(why) => Done::Failed(why),
+    }
+}
+
+/// PostgreSQL pauses a replay that needs more than this standby was started with; only another start gives it more.
+pub async fn raise(hands: Hands, wanted: Wanted) -> Done {
+    let work = async {
+        let at_least = hands.at_least().await?;
+        let names: Vec<&str> = at_least.keys().copied().collect();
+        let running = hands.session.numbers(&names).await.map_err(text)?;
+        let low = at_least
+            .iter()
+            .find(|(name, bound)| running.get(**name).is_some_and(|value| value < *bound));
+        Ok(low.map(|(name, bound)| format!("its {name} is lower than the primary's {bound}")))
+    };
+    match work.await {
+        Ok(None) => Done::Good,
+        Ok(Some(why)) => {
+            tracing::warn!("starting the standby again: {why}");
+            stop(hands.clone(), RESTART).await;
+            standby(hands, wanted).await
+        }
+        Err(why) => Done::Failed(why),
+    }
 }
 
 /// Writes the configuration of a running server and has it read.

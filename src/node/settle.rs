@@ -79,6 +79,11 @@ impl Agent {
                 self.configured = None;
             }
             Done::Proved(synced) => self.proved(synced),
+            Done::Started { raised } => {
+                self.trouble = None;
+                // A reload is what tells the server that the file says something else.
+                self.reread |= raised;
+            }
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
                 if *purpose == Purpose::ReadEnd {
@@ -121,7 +126,6 @@ impl Agent {
                 self.holdings = Holdings::default();
                 self.trouble = None;
             }
-            Purpose::Standby => self.trouble = None,
             Purpose::Stop => self.holdings.set_end(None),
             _ => {}
         }
@@ -151,6 +155,7 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Chores => "chores",
         Purpose::Promise(_) => "promise",
         Purpose::Prove(_) => "prove",
+        Purpose::Raise => "raise",
         Purpose::Tidy => "tidy",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",

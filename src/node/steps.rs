@@ -15,6 +15,8 @@ use std::time::Duration;
 const LEAVE: Duration = Duration::from_secs(60);
 /// How long the end of a PostgreSQL may take before its leftovers are killed.
 const LEFTOVERS_MS: u64 = 500;
+/// A paused replay may be an operator's doing, so it is looked into at this pace.
+const RAISE_EVERY_MS: u64 = 5_000;
 /// How long a standby gets to stop cleanly before its data is rewound or replaced.
 const STOP_STANDBY: Duration = Duration::from_secs(10);
 
@@ -264,11 +266,12 @@ impl Agent {
             return;
         }
         let wanted = self.wanted(state, None);
-        if self.configured.as_ref() != Some(&wanted) {
+        if self.configured.as_ref() != Some(&wanted) || self.reread {
             // A restarted daemon does not know what the server was told before.
             let named = self.configured.as_ref().and_then(|known| known.names.as_ref());
             self.nameless |= named.is_none_or(String::is_empty);
             self.configured = Some(wanted.clone());
+            self.reread = false;
             self.job = Some(jobs::spawn(Purpose::Configure, |_| {
                 jobs::configure(hands, wanted)
             }));
@@ -311,12 +314,18 @@ impl Agent {
                 self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
             }
             Process::Up(Some(Role::Replica))
-                if self.configured.as_ref() != Some(&wanted) && self.may_try("configure", now) =>
+                if (self.configured.as_ref() != Some(&wanted) || self.reread)
+                    && self.may_try("configure", now) =>
             {
                 self.configured = Some(wanted.clone());
+                self.reread = false;
                 self.job = Some(jobs::spawn(Purpose::Configure, |_| {
                     jobs::configure(hands, wanted)
                 }));
+            }
+            Process::Up(Some(Role::Replica)) if self.is_replay_paused() && self.may_try("raise", now) => {
+                self.retry_at.insert("raise", now.plus(RAISE_EVERY_MS));
+                self.job = Some(jobs::spawn(Purpose::Raise, |_| jobs::raise(hands, wanted)));
             }
             Process::Up(Some(Role::Replica))
                 if self.tidied != self.guard.postmaster && self.may_try("tidy", now) =>
@@ -332,6 +341,11 @@ impl Agent {
             }
             _ => {}
         }
+    }
+
+    fn is_replay_paused(&self) -> bool {
+        let probe = self.probed.probe.as_ref();
+        probe.is_some_and(|probe| probe.replay_paused)
     }
 
     /// A standby of nobody yet: it shows how far its log reaches, and follows as soon as there is a primary.

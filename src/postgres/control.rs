@@ -12,6 +12,14 @@ use std::time::Duration;
 
 /// Reading one small file takes no longer, or the disk is gone.
 const DEADLINE_MS: u64 = 10_000;
+/// Parameters that a standby must not have lower than its primary, and their names in the control file.
+const AT_LEAST: [(&str, &str); 5] = [
+    ("max_connections", "max_connections setting"),
+    ("max_worker_processes", "max_worker_processes setting"),
+    ("max_wal_senders", "max_wal_senders setting"),
+    ("max_prepared_transactions", "max_prepared_xacts setting"),
+    ("max_locks_per_transaction", "max_locks_per_xact setting"),
+];
 /// Names that only an unfinished database cluster has without a PG_VERSION.
 const TRACES: [&str; 4] = ["base", "global", "pg_wal", "pg_tblspc"];
 
@@ -53,6 +61,8 @@ pub struct Control {
     pub wal_log_hints: bool,
     /// Data pages carry checksums.
     pub checksums: bool,
+    /// What a standby of this data must have at least: parameter and value, as its primary had them.
+    pub at_least: BTreeMap<&'static str, u64>,
 }
 
 impl Control {
@@ -75,6 +85,10 @@ impl Control {
             page: field(&fields, "WAL block size")?,
             wal_log_hints: field::<String>(&fields, "wal_log_hints setting")? == "on",
             checksums: field::<u32>(&fields, "Data page checksum version")? != 0,
+            at_least: AT_LEAST
+                .iter()
+                .map(|(name, key)| field(&fields, key).map(|value| (*name, value)))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -141,7 +155,7 @@ impl Postgres {
     }
 
     /// The control file; blocking.
-    pub(super) fn control(&self) -> Result<Control, PostgresError> {
+    pub fn control(&self) -> Result<Control, PostgresError> {
         self.control_in(self.data_dir())
     }
 

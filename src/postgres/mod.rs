@@ -3,7 +3,7 @@
 //! ```text
 //!   Setup -> Postgres::new     programs found, version and owner checked; nothing touched
 //!   files    inspect, write_conf, append_hba, set_standby_signal, move_aside, reserve_timelines, fork_of
-//!   programs initdb, base_backup, rewind, wal_end        (run.rs: one way to run one)
+//!   programs initdb, base_backup, rewind, wal_end, vet        (run.rs: one way to run one)
 //!   SQL      Session: probe, promote, reload, slots, checkpoint, roles
 //! ```
 //!
@@ -44,6 +44,7 @@ mod setup;
 mod stale_pid;
 mod sys;
 mod timelines;
+mod vet;
 mod wal_end;
 
 pub use control::{Control, DataDir};
@@ -53,6 +54,7 @@ pub use probe::Probe;
 pub use proof::Proof;
 pub use session::Session;
 pub use setup::{Login, ServerConf, Setup, StartSpec, Upstream, slot_name};
+pub use vet::Refused;
 
 use files::Owner;
 use std::path::{Path, PathBuf};
@@ -84,6 +86,18 @@ impl Postgres {
                 owner,
             }),
         })
+    }
+
+    /// The same programs and data with other settings.
+    pub fn renewed(&self, setup: Setup) -> Self {
+        Self {
+            parts: Arc::new(Parts {
+                setup,
+                bin_dir: self.parts.bin_dir.clone(),
+                version: self.parts.version.clone(),
+                owner: self.parts.owner,
+            }),
+        }
     }
 
     /// Version of the programs.

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -18,6 +19,7 @@ pub(super) struct Program {
     name: &'static str,
     args: Vec<OsString>,
     locale: bool,
+    stdin: Option<File>,
     deadline: Duration,
 }
 
@@ -28,6 +30,7 @@ impl Program {
             name,
             args: Vec::new(),
             locale: false,
+            stdin: None,
             deadline,
         }
     }
@@ -41,6 +44,12 @@ impl Program {
     /// More arguments.
     pub(super) fn args(mut self, args: impl IntoIterator<Item = String>) -> Self {
         self.args.extend(args.into_iter().map(OsString::from));
+        self
+    }
+
+    /// What it reads on standard input, instead of nothing.
+    pub(super) fn stdin(mut self, file: File) -> Self {
+        self.stdin = Some(file);
         self
     }
 
@@ -97,7 +106,7 @@ impl Postgres {
             .envs(program.environment());
         command
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(program.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command.kill_on_drop(true);

@@ -3,11 +3,12 @@
 use super::probe::{self, Pending};
 use super::{Postgres, PostgresError, Probe, Setup, slot_name};
 use crate::cluster::MemberName;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 /// A server that needs longer than this for a probe is not well.
 const PROBE: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub struct Session {
 
 struct Local {
     /// Where the server may be reached, the best way first.
-    ways: Vec<(Config, String)>,
+    ways: RwLock<Vec<(Config, String)>>,
     kept: Mutex<Option<Live>>,
 }
 
@@ -67,30 +68,17 @@ impl Drop for Live {
 impl Session {
     /// A session that connects when it is first used.
     pub fn new(postgres: &Postgres) -> Self {
-        let setup = postgres.setup();
-        let mut common = Config::new();
-        common
-            .port(setup.port)
-            .user(&setup.superuser.username)
-            .dbname(&setup.database)
-            .application_name("matriarch")
-            .connect_timeout(PROBE)
-            .options(SETTINGS);
-        if let Some(password) = &setup.superuser.password {
-            common.password(password);
-        }
-        let ways = hosts(setup)
-            .into_iter()
-            .map(|host| {
-                let mut config = common.clone();
-                config.host(&host);
-                (config, format!("{host}:{}", setup.port))
-            })
-            .collect();
-        let kept = Mutex::new(None);
         Self {
-            local: Arc::new(Local { ways, kept }),
+            local: Arc::new(Local {
+                ways: RwLock::new(ways(postgres.setup())),
+                kept: Mutex::new(None),
+            }),
         }
+    }
+
+    /// Connects as these settings say from now on; a connection that works is kept.
+    pub fn renew(&self, postgres: &Postgres) {
+        *self.local.ways.write().unwrap_or_else(PoisonError::into_inner) = ways(postgres.setup());
     }
 
     /// Asks the server how it is, in one statement.
@@ -166,6 +154,24 @@ impl Session {
         bounded("the removal of replication slots", ACT, work).await
     }
 
+    /// The values of these numeric parameters; one that the server does not know is missing.
+    pub async fn numbers(&self, names: &[&str]) -> Result<BTreeMap<String, u64>, PostgresError> {
+        const VALUES: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1::text[])";
+        let work = async {
+            let live = self.connect().await?;
+            let rows = live.client.query(VALUES, &[&names]).await;
+            let rows = rows.map_err(refused("show its parameters"))?;
+            let pair = |row: &Row| {
+                Some((
+                    row.try_get(0).ok()?,
+                    row.try_get::<_, String>(1).ok()?.parse().ok()?,
+                ))
+            };
+            Ok(rows.iter().filter_map(pair).collect())
+        };
+        bounded("a look at parameters", ACT, work).await
+    }
+
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {
         let work = async {
             let mut kept = self.local.kept.lock().await;
@@ -197,10 +203,17 @@ impl Session {
     }
 
     /// A connection of its own. Where the rules of pg_hba.conf turn us away at the socket (`peer`, when we are root),
-    /// they may let us in over TCP.
+    /// they may let us in over TCP; and a
+    /// socket may be elsewhere since the node file was read again.
     pub(super) async fn connect(&self) -> Result<Live, PostgresError> {
         let mut failed = None;
-        for (config, at) in &self.local.ways {
+        let ways = self
+            .local
+            .ways
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (config, at) in &ways {
             match config.connect(NoTls).await {
                 Ok((client, connection)) => {
                     let task = tokio::spawn(async move {
@@ -215,12 +228,8 @@ impl Session {
                     });
                 }
                 Err(why) => {
-                    let turned_away = why.code().is_some_and(|code| code.code().starts_with("28"));
                     let (at, why) = (at.clone(), words(&why));
                     failed = Some(PostgresError::Unreachable { at, why });
-                    if !turned_away {
-                        break;
-                    }
                 }
             }
         }
@@ -228,6 +237,27 @@ impl Session {
             PostgresError::Misconfigured("postgresql.listen: the server listens nowhere".to_owned())
         }))
     }
+}
+
+/// The ways to connect, the best first, and how each is called in an error.
+fn ways(setup: &Setup) -> Vec<(Config, String)> {
+    let mut common = Config::new();
+    common
+        .port(setup.port)
+        .user(&setup.superuser.username)
+        .dbname(&setup.database)
+        .application_name("matriarch")
+        .connect_timeout(PROBE)
+        .options(SETTINGS);
+    if let Some(password) = &setup.superuser.password {
+        common.password(password);
+    }
+    let way = |host: String| {
+        let mut config = common.clone();
+        config.host(&host);
+        (config, format!("{host}:{}", setup.port))
+    };
+    hosts(setup).into_iter().map(way).collect()
 }
 
 /// Where the local server listens for us, the best way first.

@@ -203,6 +203,7 @@ mod tests {
             segment: 16 << 20,
             page: 8192,
             wal_log_hints: true,
+            at_least: Default::default(),
             checksums: true,
         }
     }

@@ -194,3 +194,45 @@ async fn a_file_is_the_owners_from_its_first_moment() {
     });
     assert!(seen > 0, "it was looked at while it came and went");
 }
+
+#[tokio::test]
+async fn the_server_itself_says_which_parameters_it_refuses() {
+    let site = Site::new();
+    let postgres = site.server(0).postgres;
+    let given = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let good = [
+        ("work_mem", "5MB"),
+        ("timezone", "UTC"),
+        ("log_line_prefix", "%m no colon"),
+        ("lc_messages", "C"),
+        ("log_min_messages", "panic"),
+        ("search_path", "\"$user\", public"),
+        ("my_extension.setting", "it's"),
+        ("restore_command", "cp /a/%f %p"),
+    ];
+    assert_eq!(postgres.vet(&given(&good)).await.unwrap(), []);
+    let bad = [
+        ("a b", "1"),
+        ("autovacuum", "maybe"),
+        ("max_connections", "-3"),
+        ("timezone", "Mars"),
+        ("wal_level", "low"),
+        ("work_mem", "banana"),
+        ("wrok_mem", "4MB"),
+    ];
+    let refused = postgres
+        .vet(&given(&[&good[2..], &bad[..]].concat()))
+        .await
+        .unwrap();
+    let names: Vec<&str> = refused.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, bad.map(|(name, _)| name));
+    assert!(
+        refused[4].why.ends_with("minimal, replica, logical"),
+        "{refused:?}"
+    );
+}
