@@ -18,11 +18,14 @@ pub fn reread(old: &Config, mut new: Config) -> Reread {
     let mut keep = Keeper(&mut kept);
     keep.same("name", &old.name, &mut new.name);
     keep.same("scope", &old.scope, &mut new.scope);
-    keep.same("restapi.listen", &old.restapi.listen, &mut new.restapi.listen);
     keep.same("raft", &old.raft, &mut new.raft);
     match (&old.postgresql, &mut new.postgresql) {
         (Some(old), Some(new)) => {
             keep.same("postgresql.listen", &old.listen, &mut new.listen);
+            if new.config_dir == new.data_dir {
+                // Not written down: it follows the other.
+                new.config_dir.clone_from(&old.config_dir);
+            }
             keep.same("postgresql.data_dir", &old.data_dir, &mut new.data_dir);
             keep.same("postgresql.config_dir", &old.config_dir, &mut new.config_dir);
             keep.same("postgresql.bin_dir", &old.bin_dir, &mut new.bin_dir);
