@@ -282,7 +282,7 @@ async fn live(
     };
     let parts = AgentParts {
         config,
-        renewal: renewal.watch(),
+        renewal: renewal.clone(),
         hands,
         ledger,
         run: crate::node::random_run(),

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::cluster::{
     Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
 };
-use crate::config::Config;
+use crate::config::{Config, Renewal};
 use crate::decide::duty::{self, Duty, Local, Process};
 use crate::decide::spared::Spared;
 use crate::guard::{GuardState, Signal};
@@ -52,8 +52,8 @@ pub enum AgentError {
 pub struct AgentParts {
     /// The node file.
     pub config: Arc<Config>,
-    /// The node file whenever it was read again.
-    pub renewal: watch::Receiver<Arc<Config>>,
+    /// Reads it again.
+    pub renewal: Arc<Renewal>,
     /// PostgreSQL's hands; `None` for a witness.
     pub hands: Option<Hands>,
     /// The small file of facts.
@@ -244,7 +244,7 @@ impl Agent {
         let mut state = self.parts.state.clone();
         let mut word = self.parts.word.clone();
         let mut poke = self.parts.poke.clone();
-        let mut renewal = self.parts.renewal.clone();
+        let mut renewal = self.parts.renewal.watch();
         let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
         loop {

@@ -68,10 +68,13 @@ impl Agent {
     /// Begins what is asked, or answers at once why not.
     pub(super) fn obey(&mut self, asked: Asked) {
         let done = match asked.order {
-            NodeOrder::Reload
-            | NodeOrder::Restart(_)
-            | NodeOrder::CancelRestart
-            | NodeOrder::Reinitialize { .. } => Done::text(501, "Unsupported method"),
+            NodeOrder::Reload => {
+                self.parts.renewal.renew();
+                Done::text(202, "reload scheduled")
+            }
+            NodeOrder::Restart(_) | NodeOrder::CancelRestart | NodeOrder::Reinitialize { .. } => {
+                Done::text(501, "Unsupported method")
+            }
         };
         // Whoever asked may have gone.
         let _ = asked.answer.send(done);
