@@ -151,7 +151,7 @@ where
             .map_err(|error| Silence::Unknown(error.to_string()))?;
         Ok(Reply {
             status,
-            text: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+            text: words(&String::from_utf8_lossy(&body.to_bytes())).to_owned(),
         })
     };
     // The connection has to be driven while we wait for the answer; it may end first, once all is read.
@@ -172,5 +172,26 @@ where
             "no answer within {} s",
             patience.as_secs()
         ))),
+    }
+}
+
+/// What a body says. Of an error page, which is made for browsers, only the message is left.
+fn words(body: &str) -> &str {
+    let message = body.split_once("<p>Message: ");
+    match message.and_then(|(_, rest)| rest.split_once("</p>")) {
+        Some((message, _)) if body.starts_with("<!DOCTYPE") => message,
+        _ => body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_cut_to_their_message() {
+        let page = "<!DOCTYPE HTML>\n<html><body><p>Error code: 501</p>\n<p>Message: Unsupported method ('POST').</p>";
+        assert_eq!(words(page), "Unsupported method ('POST').");
+        assert_eq!(words("<p>Message: x</p>"), "<p>Message: x</p>");
     }
 }

@@ -126,10 +126,19 @@ fn value(text: Option<&str>, kind: Option<&Type>) -> Value {
         Some(&Type::FLOAT4 | &Type::FLOAT8) => {
             text.parse().ok().and_then(Number::from_f64).map(Value::Number)
         }
+        Some(&Type::TIMESTAMPTZ) => Some(Value::from(whole_zone(text))),
         Some(&Type::JSON | &Type::JSONB) => serde_json::from_str(text).ok(),
         _ => None,
     };
     typed.unwrap_or_else(|| Value::from(text))
+}
+
+/// Scripts know zones as Python writes them, with minutes: `+00:00`.
+fn whole_zone(text: &str) -> String {
+    match text.as_bytes() {
+        [.., b'+' | b'-', a, b] if a.is_ascii_digit() && b.is_ascii_digit() => format!("{text}:00"),
+        _ => text.to_owned(),
+    }
 }
 
 async fn connect(member: &Member, login: &Login) -> Result<Client, String> {
@@ -183,5 +192,33 @@ fn describe(error: &tokio_postgres::Error) -> String {
         text.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
+    if text.ends_with("password missing") {
+        return "no password supplied: set PGPASSWORD, use a password file, or ask for --password".to_owned();
+    }
     text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_the_types_of_their_columns() {
+        for (text, kind, expected) in [
+            (Some("t"), Some(Type::BOOL), Value::Bool(true)),
+            (Some("42"), Some(Type::INT8), 42.into()),
+            (Some("1.5"), Some(Type::FLOAT8), 1.5.into()),
+            (Some("NaN"), Some(Type::FLOAT8), "NaN".into()),
+            (Some("42"), None, "42".into()),
+            (Some("12.50"), Some(Type::NUMERIC), "12.50".into()),
+            (
+                Some("2026-11-21 11:59:19.16+00"),
+                Some(Type::TIMESTAMPTZ),
+                "2026-11-21 11:59:19.16+00:00".into(),
+            ),
+            (None, Some(Type::BOOL), Value::Null),
+        ] {
+            assert_eq!(value(text, kind.as_ref()), expected, "{text:?}");
+        }
+    }
 }

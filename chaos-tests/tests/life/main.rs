@@ -16,6 +16,7 @@ mod half_done;
 mod hang;
 mod haproxy;
 mod last_word;
+mod operator;
 mod primary_dies;
 mod quorum;
 mod return_home;
