@@ -11,11 +11,13 @@
 //! handed over, the group closes its store, the guard goes when nothing runs, the REST door closes last, so that a
 //! load balancer hears "no" instead of nothing.
 
-use crate::api::{self, Access, ApiError, ApiHandle, ApiOptions, Identity, Operator, TlsOptions};
+use crate::api::{self, Access, ApiControl, ApiError, ApiHandle, ApiOptions, Identity, Operator, TlsOptions};
 use crate::clock;
 use crate::cluster::{Facts, Report, Settings, State};
 use crate::config::{Config, PostgresConfig, Renewal, VerifyClient};
+use crate::doors::Doors;
 use crate::guard::{Guard, GuardError, GuardOptions};
+use crate::journal::Journal;
 use crate::lead::{self, Desk, Mailroom, Orders};
 use crate::node::charge::Charge;
 use crate::node::ledger::{Ledger, LedgerError};
@@ -24,6 +26,7 @@ use crate::node::reporter::{Reporter, Word};
 use crate::node::tenancy::Tenancy;
 use crate::node::{Agent, AgentError, AgentParts, Hands};
 use crate::postgres::PostgresError;
+use crate::systemd;
 use matriarch_raft::{Group, StartError, TlsFiles};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +72,7 @@ pub enum DaemonError {
 }
 
 /// Runs until SIGTERM or SIGINT, or until this node must not go on.
-pub async fn run(config: Config) -> Result<(), DaemonError> {
+pub async fn run(config: Config, journal: Journal) -> Result<(), DaemonError> {
     let config = Arc::new(config);
     let dir = config.raft.data_dir.clone();
     prepare(&dir).map_err(|source| DaemonError::Directory {
@@ -96,8 +99,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         )?),
         _ => None,
     };
-    let renewal = Arc::new(Renewal::new(config.clone(), std::env::vars().collect()));
-    let outcome = live(config, renewal, ledger, hands, guard.clone(), facts, operator).await;
+    let controls = Controls {
+        renewal: Arc::new(Renewal::new(config.clone(), std::env::vars().collect())),
+        operator,
+        rest: door.control(),
+        journal,
+    };
+    let outcome = live(config, ledger, hands, guard.clone(), facts, controls).await;
     // It goes only when nothing runs; where this node had to give up beside a running PostgreSQL, it stays with it.
     if let Some(guard) = guard
         && let Err(why) = guard.quit().await
@@ -107,6 +115,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let _ = close.send(());
     finish(door).await;
     outcome
+}
+
+/// What is asked of the running daemon, and what can be changed of it.
+struct Controls {
+    renewal: Arc<Renewal>,
+    operator: Operator,
+    rest: ApiControl,
+    journal: Journal,
 }
 
 /// The Raft directory belongs to the daemon's user alone: it holds the log, the guard's socket and the ledger.
@@ -165,7 +181,7 @@ async fn adopt(
     Ok(())
 }
 
-fn api_options(config: &Config) -> ApiOptions {
+pub(crate) fn api_options(config: &Config) -> ApiOptions {
     let rest = &config.restapi;
     let tls = rest.certfile.as_ref().map(|certfile| TlsOptions {
         certfile: certfile.clone(),
@@ -224,12 +240,11 @@ pub(crate) fn raft_settings(config: &Config, may_form: bool) -> matriarch_raft::
 
 async fn live(
     config: Arc<Config>,
-    renewal: Arc<Renewal>,
     ledger: Ledger,
     hands: Option<Hands>,
     guard: Option<Guard>,
     facts: watch::Sender<Option<Arc<Facts>>>,
-    operator: Operator,
+    controls: Controls,
 ) -> Result<(), DaemonError> {
     let (state, state_seen) = watch::channel(Arc::new(State::default()));
     let (settings, settings_seen) = watch::channel(Arc::new(Settings::default()));
@@ -255,8 +270,14 @@ async fn live(
     );
     mailroom.open(group.clone(), orders.clone());
     let (node_orders, asked) = crate::node::orders::channel();
-    operator.open(orders, node_orders);
+    controls.operator.open(orders, node_orders);
     let tenancy = Arc::new(Tenancy::new(guard, clock::now()));
+    let renewal = controls.renewal;
+    let doors = Doors {
+        rest: controls.rest,
+        group: group.clone(),
+        journal: controls.journal,
+    };
     let first = Report::first(crate::node::info(&config, group.id(), ledger.facts().incarnation));
     let (report, report_seen) = watch::channel(Arc::new(first));
     let reporter = Reporter {
@@ -302,14 +323,16 @@ async fn live(
         tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
         tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
         tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
+        tokio::spawn(systemd::feed(reporter.tenancy.clone())),
         tokio::spawn(reporter.run()),
+        tokio::spawn(doors.follow(renewal.watch())),
     ];
     tasks.extend(charge.map(|charge| tokio::spawn(charge.run())));
     let (stop, stopped) = oneshot::channel();
     let signals = tokio::spawn(await_signals(stop, renewal)?);
-    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    systemd::ready();
     let outcome = agent.run(postmaster, stopped).await;
-    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    systemd::stopping();
     signals.abort();
     leave_lead(&group).await;
     for task in tasks {
@@ -343,17 +366,16 @@ fn await_signals(
             tokio::select! {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
-                _ = hup.recv() => renewal.renew(),
+                _ = hup.recv() => {
+                    systemd::reloading();
+                    renewal.renew();
+                    systemd::ready();
+                }
             }
         }
         let _ = stop.send(());
         std::future::pending().await
     })
-}
-
-fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
-    // Without systemd there is no socket to tell, which is no fault.
-    let _ = sd_notify::notify(states);
 }
 
 async fn finish(door: ApiHandle) {

@@ -33,7 +33,7 @@ impl Courier {
             name: settings.name.clone(),
             addr: settings.self_addr.clone(),
             password: settings.password.clone().unwrap_or_default(),
-            tls,
+            tls: RwLock::new(tls),
         };
         let dialer = Dialer {
             credentials: Arc::new(credentials),

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::errors::{AskError, NotLeading, ProposeError, StartError};
 use crate::machine::{Inbox, Machine, Peer};
 use crate::net::pool::CallError;
+use crate::net::tls::Tls;
 use crate::node::Node;
 use crate::settings::Settings;
 use crate::status::Status;
@@ -104,6 +105,28 @@ impl Group {
                 "node {to} did not take over within {HAND_OVER:?}"
             ))),
         }
+    }
+
+    /// Reads the certificates again, for the connections to come; those that are open live on. Answers the serial number
+    /// of this member's certificate when it is another one.
+    ///
+    /// # Errors
+    /// The file that cannot be used; the old certificates stay in force.
+    pub fn reload_certificates(&self) -> Result<Option<String>, StartError> {
+        let settings = &self.node.settings;
+        let Some(files) = &settings.tls else {
+            return Ok(None);
+        };
+        let new = Tls::load(files, &settings.name)?;
+        let serial = new.serial.clone();
+        let mut tls = self
+            .node
+            .credentials
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = tls.replace(new);
+        Ok(Some(serial).filter(|serial| old.is_none_or(|old| old.serial != *serial)))
     }
 
     /// Takes a voter or learner out of the group; its id is never used again.

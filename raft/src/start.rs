@@ -82,7 +82,7 @@ fn assemble(
         name: settings.name.clone(),
         addr: settings.self_addr.clone(),
         password: settings.password.clone().unwrap_or_default(),
-        tls,
+        tls: RwLock::new(tls),
     });
     let identity = Arc::new(RwLock::new(Identity::default()));
     let names: Names = Arc::new(Mutex::new(HashMap::new()));

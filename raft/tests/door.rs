@@ -217,3 +217,32 @@ async fn a_certificate_that_is_made_out_to_another_member_does_not_start() {
     let error = cluster.start_with(0, settings).await.unwrap_err().to_string();
     assert!(error.contains("somebody") && error.contains("node0"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_read_again_and_a_broken_one_does_not_count() {
+    logs();
+    let mut cluster = Cluster::new(2);
+    let authority = Authority::new();
+    let mut host = cluster.settings(0);
+    host.partners.clear();
+    let files = authority.issue(cluster.dir.path(), "node0");
+    host.tls = Some(files.clone());
+    cluster.start_with(0, host).await.unwrap();
+    cluster.leader().await;
+    let reload = |cluster: &Cluster| cluster.group(0).reload_certificates();
+    assert_eq!(reload(&cluster).unwrap(), None);
+    // The same files with another certificate.
+    assert_eq!(
+        authority.issue(cluster.dir.path(), "node0").certfile,
+        files.certfile
+    );
+    assert!(reload(&cluster).unwrap().is_some());
+    std::fs::write(&files.certfile, "no certificate").unwrap();
+    let error = reload(&cluster).unwrap_err().to_string();
+    assert!(error.contains("node0") && !error.contains('\n'), "{error}");
+    let mut guest = cluster.settings(1);
+    guest.tls = Some(authority.issue(cluster.dir.path(), "node1"));
+    cluster.start_with(1, guest).await.unwrap();
+    cluster.wait(0, "the second voter", |s| s.voters.len() == 2).await;
+    cluster.close().await;
+}

@@ -2,6 +2,7 @@
 
 use super::demo::DemoError;
 use crate::daemon::DaemonError;
+use crate::journal::JournalError;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -67,6 +68,9 @@ pub enum CliError {
     /// A question was not answered.
     #[error("Aborted!")]
     Aborted,
+    /// The log cannot be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),

@@ -1,12 +1,12 @@
 //! `matriarch run FILE`: the daemon.
 
 use super::out::CliError;
-use crate::config::{self, Config, Log};
+use crate::config::{self, Config};
 use crate::daemon;
+use crate::journal::Journal;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use tracing_subscriber::EnvFilter;
 
 /// Threads of the runtime: one may wait for the disk while the other beats.
 const THREADS: usize = 2;
@@ -24,7 +24,7 @@ impl Run {
         let path = self.file.unwrap_or_default();
         let loaded = config::load(&path, &env)
             .map_err(|problems| CliError::Config(problems.iter().map(ToString::to_string).collect()))?;
-        start_logging(&loaded.config.log);
+        let journal = Journal::start(&loaded.config.log).map_err(CliError::Journal)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -33,49 +33,30 @@ impl Run {
         }
         // A half-dead daemon is worse than a dead one: its guard knows what to do.
         let usual = std::panic::take_hook();
+        let last = journal.clone();
         std::panic::set_hook(Box::new(move |panic| {
+            tracing::error!("{panic}");
             usual(panic);
+            last.flush();
             std::process::abort();
         }));
-        serve(loaded.config)
+        let has_file = loaded.config.log.dir.is_some();
+        let outcome = serve(loaded.config, &journal);
+        if let (Err(why), true) = (&outcome, has_file) {
+            tracing::error!("{why}");
+        }
+        journal.flush();
+        outcome
     }
 }
 
-fn serve(config: Config) -> Result<(), CliError> {
+fn serve(config: Config, journal: &Journal) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let outcome = runtime.block_on(daemon::run(config));
+    let outcome = runtime.block_on(daemon::run(config, journal.clone()));
     runtime.shutdown_background();
     outcome.map_err(CliError::from)
-}
-
-/// Our own level from the file; openraft tells a lot at INFO that only its developers need, and a node without a
-/// leader makes it repeat that a hundred times a second.
-fn start_logging(log: &Log) {
-    let level = match log.level.to_ascii_uppercase().as_str() {
-        "DEBUG" => "debug",
-        "WARNING" | "WARN" => "warn",
-        "ERROR" | "CRITICAL" => "error",
-        _ => "info",
-    };
-    let raft = if level == "debug" {
-        "openraft=info"
-    } else {
-        matriarch_raft::LOG_FILTER
-    };
-    let directives = format!("{level},{raft},sled=warn,tokio_postgres=warn,hyper=warn,rustls=warn");
-    let filter = std::env::var("MATRIARCH_LOG").ok().unwrap_or(directives);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    // A second subscriber in one process is a test's doing, and it keeps the first.
-    let _ = if log.json {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
-    };
 }

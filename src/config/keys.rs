@@ -130,7 +130,6 @@ use Kind::{
 const DCS_ONLY: &str = "it belongs to bootstrap.dcs, and Patroni does not read it here either";
 const NODE_ONLY: &str = "it is read from the node's own postgresql section only";
 const NOT_YET: &str = "it is not built yet";
-const PYTHON_LOG: &str = "it describes Python's logging";
 const OWN_SERVER: &str = "it tunes Patroni's own server";
 /// Said once, however many of them a file has.
 pub(crate) const RAFT_TIMINGS: &str =
@@ -335,12 +334,18 @@ pub(crate) const KEYS: &[Key] = &[
     used("watchdog.driver", Choice(&["default", "testing"]), Default("default"), "default: the kernel's interface; testing: Patroni's words on a pipe."),
     // ---- log
     used("log.level", Choice(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), Default("INFO"), "The least important level that is written."),
+    used("log.loggers", Table, Optional("{matriarch.api: WARNING}"), "Levels of single modules of ours."),
     used("log.type", Choice(&["plain", "json"]), Default("plain"), "Plain lines or JSON."),
-    used("log.dir", Path, Optional("/var/log/matriarch"), "Directory of log files; absent, standard error."),
+    used("log.format", Any, Optional("'%(asctime)s %(levelname)s: %(message)s'"), "How a line looks, in the words of Python's logging. Default: this. For JSON a list of fields, [asctime, {levelname: level}, message]."),
+    used("log.dateformat", Text, Optional("'%Y-%m-%d %H:%M:%S'"), "How a time looks, in the words of strftime. Default: like 2026-11-21 11:06:05,123."),
+    used("log.static_fields", Table, Optional("{app: herd}"), "Keys and values that every JSON line has."),
+    used("log.max_queue_size", Number(1, 1_000_000), Default("1000"), "Lines that may wait to be written; more are counted and left out."),
+    used("log.dir", Path, Optional("/var/log/matriarch"), "Directory of the file patroni.log; absent, standard error."),
     used("log.file_num", Number(0, 10_000), Default("4"), "How many old files are kept."),
     used("log.file_size", Bytes, Default("25000000"), "Size at which a new file begins. Bytes."),
     used("log.mode", Text, Optional("0640"), "Mode of the files, octal. Default: the umask's."),
-    ignored("log.format|dateformat|traceback_level|loggers|static_fields|max_queue_size|deduplicate_heartbeat_logs", Any, PYTHON_LOG),
+    ignored("log.traceback_level", Any, "our errors say their reason in words and carry no traceback"),
+    ignored("log.deduplicate_heartbeat_logs", Any, "there are no heartbeat lines"),
 ];
 
 /// Whether a row's path, or the beginning of it, is this path.

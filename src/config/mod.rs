@@ -33,6 +33,8 @@ mod effective;
 mod founding;
 mod gucs;
 mod keys;
+mod log;
+mod log_format;
 mod model;
 mod node_file;
 mod operator;
@@ -59,6 +61,7 @@ mod yaml;
 pub use allowed::Allowed;
 pub use effective::{Effective, effective};
 pub use founding::{founding, inherited_parameters};
+pub use log_format::{LogField, LogFormat, LogPiece};
 pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
     PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,

@@ -1,6 +1,7 @@
 //! What a node file means, once checked: immutable, with every default filled in.
 
 use super::allowed::Allowed;
+use super::log_format::{LogField, LogFormat};
 use super::secret::Secret;
 use crate::cluster::{Endpoint, MemberName, Settings, Tags};
 use std::collections::BTreeMap;
@@ -256,8 +257,20 @@ pub struct Watchdog {
 pub struct Log {
     /// Least important level that is written: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.
     pub level: String,
+    /// Levels of single modules.
+    pub loggers: BTreeMap<String, String>,
     /// JSON lines instead of plain ones.
     pub json: bool,
+    /// How a plain line looks.
+    pub format: LogFormat,
+    /// Keys and fields of a JSON line; `None`: the fields of `format` under their own names.
+    pub keys: Option<Vec<(String, LogField)>>,
+    /// How a time looks, in the words of strftime.
+    pub dateformat: Option<String>,
+    /// Keys that every JSON line has.
+    pub static_fields: Vec<(String, serde_json::Value)>,
+    /// Lines that may wait to be written.
+    pub queue: usize,
     /// Directory of log files; `None`: standard error.
     pub dir: Option<PathBuf>,
     /// How many old files are kept.

@@ -2,7 +2,7 @@
 
 use super::allowed::Allowed;
 use super::keys;
-use super::model::{Bootstrap, Config, Credentials, Ctl, Log, RestApi, VerifyClient, Watchdog, WatchdogMode};
+use super::model::{Bootstrap, Config, Credentials, Ctl, RestApi, VerifyClient, Watchdog, WatchdogMode};
 use super::postgresql;
 use super::raft::{self, join_or_empty};
 use super::reader::Reader;
@@ -15,7 +15,10 @@ use crate::cluster::{MemberName, Tags};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const MAX_NAME_BYTES: usize = 63;
+/// PostgreSQL cuts longer names.
+const SCOPE_BYTES: usize = 63;
+/// A copy that is not counted yet streams under the name with ` (new)` behind it.
+const NAME_BYTES: usize = 57;
 const REST_PORT: u16 = 8008;
 
 /// Reads everything; the configuration is meaningful only if the reader has no problems afterwards.
@@ -23,8 +26,8 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
     survey(reader, "");
     let scope = reader.required("scope");
     let name = reader.required("name");
-    check_name(reader, "scope", &scope);
-    check_name(reader, "name", &name);
+    check_name(reader, "scope", &scope, SCOPE_BYTES);
+    check_name(reader, "name", &name, NAME_BYTES);
     let raft = raft::read(reader, &name);
     let own_host = units::address(&raft.self_addr, None)
         .map(|(host, _)| host)
@@ -38,7 +41,7 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
         bootstrap: bootstrap(reader),
         tags: tags(reader),
         watchdog: watchdog(reader),
-        log: log(reader),
+        log: super::log::read(reader),
         ctl: ctl(reader),
         name: MemberName(name),
         scope,
@@ -80,16 +83,22 @@ fn holds_data(reader: &mut Reader) -> bool {
     false
 }
 
-fn check_name(reader: &mut Reader, key: &str, name: &str) {
+fn check_name(reader: &mut Reader, key: &str, name: &str, most: usize) {
     let bad = |c: char| {
         c.is_control()
             || c.is_whitespace()
             || !c.is_ascii()
             || matches!(c, '/' | '\'' | '"' | '\\' | '*' | '(' | ')' | ',')
     };
-    if name.len() > MAX_NAME_BYTES || name.contains(bad) || name.starts_with('.') {
+    if name.contains(bad) || name.starts_with('.') {
         let message = format!(
-            "\"{name}\" is not a name; use at most {MAX_NAME_BYTES} letters, digits, dots, dashes and underscores"
+            "\"{name}\" is not a name; use at most {most} letters, digits, dots, dashes and underscores"
+        );
+        reader.problem(key, message);
+    } else if name.len() > most {
+        let message = format!(
+            "\"{name}\" is {} bytes long, of which PostgreSQL would cut some; use at most {most}",
+            name.len()
         );
         reader.problem(key, message);
     }
@@ -276,30 +285,5 @@ fn watchdog(reader: &mut Reader) -> Watchdog {
         device,
         safety_margin_s: reader.number("watchdog.safety_margin").unwrap_or(5),
         testing,
-    }
-}
-
-fn log(reader: &mut Reader) -> Log {
-    let mode = reader.text("log.mode").and_then(|text| {
-        let digits = text.trim().trim_start_matches("0o");
-        let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777);
-        if mode.is_none() {
-            reader.problem(
-                "log.mode",
-                format!("\"{text}\" is not a file mode; write it octal, such as 0640"),
-            );
-        }
-        mode
-    });
-    Log {
-        level: reader.choice("log.level").unwrap_or("INFO").to_owned(),
-        json: reader.choice("log.type") == Some("json"),
-        dir: reader.path("log.dir"),
-        file_num: reader
-            .number("log.file_num")
-            .and_then(|number| u64::try_from(number).ok())
-            .unwrap_or(4),
-        file_size: reader.bytes("log.file_size"),
-        mode,
     }
 }

@@ -4,7 +4,7 @@
 //! the cluster, the ids and the lane. The role keeps one side's proof from being played back as the other's. Nothing
 //! is answered to a caller that fails; the reason stays in our log.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -26,7 +26,14 @@ pub(crate) struct Credentials {
     pub(crate) name: String,
     pub(crate) addr: String,
     pub(crate) password: String,
-    pub(crate) tls: Option<Tls>,
+    /// Certificates may be read again while the group runs.
+    pub(crate) tls: RwLock<Option<Tls>>,
+}
+
+impl Credentials {
+    fn tls(&self) -> Option<Tls> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why a handshake ended.
@@ -64,7 +71,7 @@ pub(crate) async fn call(
     to: u64,
     lane: Lane,
 ) -> Result<(Frames, Welcome), Refusal> {
-    let (socket, certified) = match &mine.tls {
+    let (socket, certified) = match mine.tls() {
         None => (Socket::Plain(tcp), None),
         Some(tls) => {
             let stream = tls.connector.connect(server_name(), tcp).await?;
@@ -127,7 +134,7 @@ pub(crate) async fn answer(
     tcp: TcpStream,
     accept: impl FnOnce(&Hello) -> Acceptance,
 ) -> Result<(Frames, Hello), Refusal> {
-    let (socket, certified) = match &mine.tls {
+    let (socket, certified) = match mine.tls() {
         None => (Socket::Plain(tcp), None),
         Some(tls) => {
             let stream = tls.acceptor.accept(tcp).await?;
@@ -264,7 +271,7 @@ mod tests {
             name: name.to_owned(),
             addr,
             password: password.to_owned(),
-            tls,
+            tls: RwLock::new(tls),
         })
     }
 

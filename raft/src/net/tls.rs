@@ -19,6 +19,8 @@ use crate::settings::TlsFiles;
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) connector: TlsConnector,
+    /// Of this member's certificate.
+    pub(crate) serial: String,
 }
 
 impl Tls {
@@ -38,6 +40,7 @@ impl Tls {
             let why = format!("is made out to {names:?}, but this member is called {name:?}");
             return Err(bad(&files.certfile, why));
         }
+        let serial = chain.first().map(serial_of).unwrap_or_default();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = Arc::new(roots);
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
@@ -64,6 +67,7 @@ impl Tls {
         Ok(Tls {
             acceptor: Arc::new(server).into(),
             connector: Arc::new(client).into(),
+            serial,
         })
     }
 }
@@ -96,6 +100,12 @@ pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
         );
     }
     names
+}
+
+fn serial_of(certificate: &CertificateDer<'_>) -> String {
+    X509Certificate::from_der(certificate)
+        .map(|(_, certificate)| certificate.raw_serial_as_string())
+        .unwrap_or_default()
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
