@@ -273,6 +273,12 @@ impl Node {
         rest::get(self.ip, REST_PORT, path).await
     }
 
+    /// Sends an order with a JSON body: status and body of the answer.
+    pub async fn order(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let answer = rest::send(self.ip, REST_PORT, method, path, body).await;
+        answer.unwrap_or_else(|| panic!("{} does not answer {method} {path}", self.name))
+    }
+
     /// GET a path whose body is JSON.
     pub async fn get_json(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.get(path).await?.1).ok()

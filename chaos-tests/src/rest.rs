@@ -1,6 +1,6 @@
 //! Asking a node over REST, with a deadline.
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use std::net::Ipv4Addr;
@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 
 /// A daemon that does not answer within this time counts as one that does not answer.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// Longer than any answer to an order may take.
+const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Status and body of a GET, or nothing when the node does not answer.
 pub async fn get(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
@@ -18,17 +20,29 @@ pub async fn get(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
         .flatten()
 }
 
+/// Status and body of a request that changes something, which may take its time.
+pub async fn send(ip: Ipv4Addr, port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let talk = exchange(ip, port, method, path, body.to_owned());
+    tokio::time::timeout(SEND_DEADLINE, talk).await.ok().flatten()
+}
+
 async fn ask(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
+    exchange(ip, port, "GET", path, String::new()).await
+}
+
+async fn exchange(ip: Ipv4Addr, port: u16, method: &str, path: &str, body: String) -> Option<(u16, String)> {
     let stream = TcpStream::connect((ip, port)).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .ok()?;
     // The task ends with the connection, which ends with `sender`.
     tokio::spawn(connection);
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, format!("{ip}:{port}"))
         .header(hyper::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::<Bytes>::from(body))
         .ok()?;
     let answer = sender.send_request(request).await.ok()?;
     let status = answer.status().as_u16();

@@ -170,7 +170,29 @@ pub fn cluster_document(facts: &Facts, now: Moment) -> String {
             cluster_member(member, view.fresh_report(name)?, role, primary)
         })
         .collect();
-    dumps(&json!({"members": members, "scope": facts.scope}))
+    let mut doc = Map::new();
+    doc.insert("members".into(), members.into());
+    if let Some(scheduled) = scheduled_switchover(facts) {
+        doc.insert("scheduled_switchover".into(), scheduled);
+    }
+    doc.insert("scope".into(), facts.scope.as_str().into());
+    dumps(&doc)
+}
+
+fn scheduled_switchover(facts: &Facts) -> Option<Value> {
+    let asked = facts
+        .state
+        .handover
+        .as_ref()
+        .filter(|asked| asked.under_way.is_none())?;
+    let mut doc = Map::new();
+    doc.insert("at".into(), asked.at.as_ref()?.iso.as_str().into());
+    for (key, name) in [("from", &asked.from), ("to", &asked.to)] {
+        if let Some(name) = name {
+            doc.insert(key.into(), name.as_str().into());
+        }
+    }
+    Some(doc.into())
 }
 
 fn cluster_member(member: &Member, report: &Report, role: &str, primary: Option<Lsn>) -> Option<Value> {

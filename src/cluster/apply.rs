@@ -1,5 +1,6 @@
 //! The replicated state machine: `apply(state, command) -> Outcome`, deterministic and checked after every change.
 
+use super::apply_handover as handover;
 use super::command::{Act, Command, Outcome, Vote};
 use super::history::{Event, Promotion};
 use super::ids::{Epoch, Incarnation, MemberName};
@@ -23,6 +24,7 @@ pub fn apply(state: &mut State, command: &Command, vote: Vote) -> Outcome {
     if let Err(why) = change(&mut next, command) {
         return Outcome::Refused(why);
     }
+    handover::follow_up(state, &mut next, &command.act);
     if next == *state {
         return Outcome::Applied(state.revision);
     }
@@ -103,6 +105,9 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
         }
         Act::Resync { quorum } => resync(state, quorum.as_ref()),
         Act::Settle { epoch, serial } => settle(state, *epoch, *serial),
+        Act::Ask(handover) => handover::ask(state, handover),
+        Act::Begin { epoch, to } => handover::begin(state, *epoch, to),
+        Act::CallOff { asked } => handover::call_off(state, *asked),
     }
 }
 
@@ -203,7 +208,12 @@ fn promote(state: &mut State, member: &MemberName, epoch: Epoch, timeline: Timel
     if found.info.tags.nofailover {
         return Err(format!("{member} has the tag nofailover"));
     }
-    if let Fitness::Unfit(why) = &found.fitness {
+    // An operator may name one that the rules would pass over.
+    let named = handover::is_for(state, member);
+    let found = known(state, member)?;
+    if let Fitness::Unfit(why) = &found.fitness
+        && !named
+    {
         return Err(format!("{member} is not fit: {why}"));
     }
     if state.sync.is_on() {

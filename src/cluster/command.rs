@@ -1,5 +1,6 @@
 //! Everything that can enter the log: each command says on which revision and by which rule it was decided.
 
+use super::handover::Handover;
 use super::history::Promotion;
 use super::ids::{Epoch, Incarnation, MemberName, Revision};
 use super::member::{Fitness, MemberInfo};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The newest command level this program understands. A command of level n is proposed only when every
 /// member has registered a level of at least n. Raise it with every new variant or field.
-pub const LEVEL: u16 = 2;
+pub const LEVEL: u16 = 3;
 
 /// Identifies one reign of one Raft leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +142,20 @@ pub enum Act {
         /// Which change was proved.
         serial: u64,
     },
+    /// An operator asks for another primary; whether it begins now stands in it. In place of one that has not begun.
+    Ask(Handover),
+    /// The handover whose time has come begins.
+    Begin {
+        /// The epoch that ends.
+        epoch: Epoch,
+        /// Who is to be promoted.
+        to: MemberName,
+    },
+    /// The handover is not carried out, or not any further.
+    CallOff {
+        /// The revision that recorded it.
+        asked: Revision,
+    },
 }
 
 impl Act {
@@ -148,6 +163,7 @@ impl Act {
     pub fn level(&self) -> u16 {
         match self {
             Self::Fence { .. } | Self::Elect { .. } | Self::Resync { .. } | Self::Settle { .. } => 2,
+            Self::Ask(_) | Self::Begin { .. } | Self::CallOff { .. } => 3,
             _ => 1,
         }
     }

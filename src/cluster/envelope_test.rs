@@ -68,6 +68,24 @@ fn orders() -> Vec<(&'static str, Order)> {
     ]
 }
 
+fn handover() -> Handover {
+    Handover {
+        failover: false,
+        from: Some("a".into()),
+        to: None,
+        at: Some(When {
+            ms: 4_070_908_800_000,
+            iso: "2099-01-01T00:00:00+00:00".to_owned(),
+        }),
+        accept_loss: false,
+        under_way: Some(UnderWay {
+            epoch: Epoch(4),
+            to: "b".into(),
+        }),
+        asked: Revision(8),
+    }
+}
+
 fn acts() -> Vec<(&'static str, Act)> {
     let (member, epoch, timeline) = (MemberName::from("b"), Epoch(4), Timeline(3));
     let config = "{\"ttl\":2}".to_owned();
@@ -141,6 +159,15 @@ fn acts() -> Vec<(&'static str, Act)> {
         ),
         ("Resync off", Act::Resync { quorum: None }),
         ("Settle", Act::Settle { epoch, serial: 3 }),
+        ("Ask", Act::Ask(handover())),
+        (
+            "Begin",
+            Act::Begin {
+                epoch,
+                to: "b".into(),
+            },
+        ),
+        ("CallOff", Act::CallOff { asked: Revision(8) }),
     ]
 }
 
@@ -193,6 +220,7 @@ fn state(origin: Origin) -> State {
             quorums: vec![quorum()],
             serial: 3,
         },
+        handover: Some(handover()),
     }
 }
 

@@ -6,15 +6,18 @@
 //! at the end only, and give a changed struct a new version (`envelope.rs`).
 
 pub mod apply;
+mod apply_handover;
 pub mod command;
 pub mod envelope;
 pub mod facts;
+pub mod handover;
 pub mod history;
 pub mod ids;
 pub mod member;
 pub mod order;
 pub mod primacy;
 pub mod report;
+pub mod schedule;
 pub mod settings;
 pub mod state;
 pub mod sync;
@@ -23,6 +26,7 @@ pub mod wal;
 
 pub use command::{Act, Command, Outcome, Vote};
 pub use facts::{Facts, LeaseFacts, RaftFacts, WalSender};
+pub use handover::{Handover, UnderWay, When};
 pub use history::{Event, Promotion};
 pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
 pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};

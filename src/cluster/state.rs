@@ -1,5 +1,6 @@
 //! The replicated state: decisions only, no clock reading, no observation, nothing derivable.
 
+use super::handover::Handover;
 use super::history::{Event, Promotion};
 use super::ids::{Epoch, MemberName, Revision};
 use super::member::Member;
@@ -38,6 +39,8 @@ pub struct State {
     pub wait_ttl_ms: u64,
     /// Who must have a commit, and whom an election must hear.
     pub sync: Sync,
+    /// The switchover or failover that was asked for and is not over yet.
+    pub handover: Option<Handover>,
 }
 
 impl State {

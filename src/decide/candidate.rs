@@ -20,7 +20,22 @@ pub struct Candidate {
 
 /// Why a member may not be promoted; `None` when it may.
 pub fn why_not(view: &View<'_>, name: &MemberName) -> Option<String> {
-    judge(view, name).err()
+    judge(view, name, Bar::Rules).err()
+}
+
+/// The same for one whom an operator named: it need not have the right to be promoted, nor count in the synchronous
+/// set, nor be close. What must not be lost is asked by whoever promotes it.
+pub fn named(view: &View<'_>, name: &MemberName) -> Result<Candidate, String> {
+    judge(view, name, Bar::Named).map(|(candidate, ..)| candidate)
+}
+
+/// How much is asked of a candidate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bar {
+    /// Everything: nobody looks.
+    Rules,
+    /// What it takes to be promoted at all.
+    Named,
 }
 
 /// The members that may be promoted, best first.
@@ -29,7 +44,7 @@ pub fn candidates(view: &View<'_>) -> Vec<Candidate> {
         .state
         .members
         .keys()
-        .filter_map(|name| judge(view, name).ok())
+        .filter_map(|name| judge(view, name, Bar::Rules).ok())
         .collect();
     found.sort_by_key(|(candidate, priority, replayed)| {
         (
@@ -42,7 +57,7 @@ pub fn candidates(view: &View<'_>) -> Vec<Candidate> {
     found.into_iter().map(|(candidate, _, _)| candidate).collect()
 }
 
-fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), String> {
+fn judge(view: &View<'_>, name: &MemberName, bar: Bar) -> Result<(Candidate, i64, Lsn), String> {
     let member = view.state.member(name).ok_or("it is not a member")?;
     if member.is_witness() {
         return Err("it is a witness and holds no data".to_owned());
@@ -60,7 +75,9 @@ fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), St
     {
         return Err("it is the primary".to_owned());
     }
-    if let Fitness::Unfit(why) = &member.fitness {
+    if let Fitness::Unfit(why) = &member.fitness
+        && bar == Bar::Rules
+    {
         return Err(why.clone());
     }
     let heard = view.fresh(name).ok_or("it is silent")?;
@@ -70,10 +87,15 @@ fn judge(view: &View<'_>, name: &MemberName) -> Result<(Candidate, i64, Lsn), St
     if let Some(why) = &heard.report.unpromotable {
         return Err(why.clone());
     }
-    if view.state.sync.is_on() && !view.state.sync.counts(name, member.info.incarnation) {
+    let counts = !view.state.sync.is_on() || view.state.sync.counts(name, member.info.incarnation);
+    if !counts && bar == Bar::Rules {
         return Err("it is not in the synchronous set".to_owned());
     }
-    standby(view, heard, tags.failover_priority)
+    let found = standby(view, heard, tags.failover_priority)?;
+    if bar == Bar::Rules {
+        near(view, &found.0)?;
+    }
+    Ok(found)
 }
 
 fn standby(view: &View<'_>, heard: &Heard, priority: i64) -> Result<(Candidate, i64, Lsn), String> {
@@ -91,15 +113,6 @@ fn standby(view: &View<'_>, heard: &Heard, priority: i64) -> Result<(Candidate, 
         });
     }
     let reached = reach(postgres).ok_or("its position is not known yet")?;
-    let limit = view.settings.maximum_lag_on_failover;
-    let behind = view
-        .primary_position()
-        .map_or(0, |position| reached.behind(position));
-    if behind > limit {
-        return Err(format!(
-            "it is {behind} bytes behind, more than maximum_lag_on_failover ({limit})"
-        ));
-    }
     let warm = postgres.streamed_in.is_some();
     let candidate = Candidate {
         name: heard.report.member().clone(),
@@ -107,4 +120,18 @@ fn standby(view: &View<'_>, heard: &Heard, priority: i64) -> Result<(Candidate, 
         warm,
     };
     Ok((candidate, priority, postgres.replayed.unwrap_or_default()))
+}
+
+/// Whether it is close enough to the primary as last heard of.
+pub(super) fn near(view: &View<'_>, candidate: &Candidate) -> Result<(), String> {
+    let limit = view.settings.maximum_lag_on_failover;
+    let behind = view
+        .primary_position()
+        .map_or(0, |position| candidate.reach.behind(position));
+    if behind > limit {
+        return Err(format!(
+            "it is {behind} bytes behind, more than maximum_lag_on_failover ({limit})"
+        ));
+    }
+    Ok(())
 }

@@ -90,6 +90,8 @@ pub enum Duty {
     },
     /// Go on as the primary of this epoch.
     Serve(Epoch),
+    /// Go on as the primary of this epoch until everything is ready for another one, then stop.
+    Yield(Epoch),
     /// Stop PostgreSQL at once: it may not be primary.
     Fence(String),
     /// Say that this epoch is over here, for good.
@@ -163,6 +165,9 @@ fn own(
 ) -> Duty {
     let leased = local.lease_epoch == epoch && now < lease::stop_at(local.lease_until);
     match (local.process, local.running) {
+        (Process::Up(_), Some(running)) if running == epoch && leased && yields(state, local.me, epoch) => {
+            Duty::Yield(epoch)
+        }
         (Process::Up(_), Some(running)) if running == epoch && leased => Duty::Serve(epoch),
         (Process::Up(_), Some(running)) if running == epoch => {
             Duty::Fence("its lease is running out".to_owned())
@@ -182,6 +187,12 @@ fn own(
         },
         _ => Duty::AwaitLease(epoch),
     }
+}
+
+/// An operator wants another primary after this epoch.
+fn yields(state: &State, me: &MemberName, epoch: Epoch) -> bool {
+    let begun = state.handover.as_ref().and_then(|asked| asked.of(epoch));
+    begun.is_some_and(|begun| begun.to != *me)
 }
 
 /// Nobody may write. Everybody promises; a copy that is down shows itself as a standby of nobody, so that it can be

@@ -27,10 +27,11 @@ proptest! {
         if local.leaving {
             prop_assert!(matches!(owed, Duty::Rest(_)));
         } else if runs_as_primary {
-            prop_assert!(matches!(owed, Duty::Serve(_) | Duty::Fence(_)), "{owed:?}");
+            let right = matches!(owed, Duty::Serve(_) | Duty::Yield(_) | Duty::Fence(_));
+            prop_assert!(right, "{owed:?}");
         }
         match owed {
-            Duty::Serve(epoch) => {
+            Duty::Serve(epoch) | Duty::Yield(epoch) => {
                 prop_assert!(leased(epoch), "served without a lease");
                 prop_assert_eq!(local.running, Some(epoch));
             }

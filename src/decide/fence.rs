@@ -19,6 +19,7 @@
 //! it when its lease does. A committed fence is never taken back: if the last primary turns up and no winner is proven,
 //! it starts again in an epoch of its own. `fence_after: 0` is the switch: the same proof, after the lease is over.
 
+use super::handover;
 use super::rules::{Verdict, next_timeline, propose, stand};
 use super::sync;
 use super::view::{Heard, View};
@@ -107,6 +108,11 @@ fn provable(view: &View<'_>) -> bool {
     view.state
         .sync
         .met_by(|name, copy| running_copy(view, name, copy))
+}
+
+/// Who else must be heard to know what was acknowledged; `None` when those that are heard are enough.
+pub(super) fn unheard(view: &View<'_>) -> Option<String> {
+    (!provable(view)).then(|| missing(view, |name, copy| running_copy(view, name, copy)))
 }
 
 fn running_copy(view: &View<'_>, name: &MemberName, copy: Option<Incarnation>) -> bool {
@@ -204,7 +210,9 @@ pub(super) fn proven(view: &View<'_>) -> Option<Verdict> {
     });
     let first = heirs.iter().find(|heir| has_everything(view, &heirs, heir))?;
     let able = |heir: &&Heir<'_>| could_lead(view, heir.member) && has_everything(view, &heirs, heir);
-    if let Some(best) = heirs.iter().find(able) {
+    let wish = handover::preferred(view);
+    let best = heirs.iter().filter(able);
+    if let Some(best) = best.min_by_key(|heir| Some(&heir.member.info.name) != wish) {
         let name = &best.member.info.name;
         let reason = format!(
             "{name} has everything that was acknowledged, up to {}",

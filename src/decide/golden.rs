@@ -64,6 +64,9 @@ pub(crate) fn act_text(act: &Act) -> String {
             None => "synchronous replication is off".to_owned(),
         },
         Act::Settle { epoch, serial } => format!("change {serial} of epoch {epoch} is settled"),
+        Act::Ask(asked) => format!("record a {}", asked.word()),
+        Act::Begin { epoch, to } => format!("begin the handover of epoch {epoch} to {to}"),
+        Act::CallOff { asked } => format!("forget what was asked at revision {asked}"),
     }
 }
 

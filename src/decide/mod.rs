@@ -9,6 +9,7 @@ pub mod duty;
 pub mod fence;
 mod followers;
 mod founding;
+pub mod handover;
 pub mod lease;
 pub mod rejoin;
 pub mod rules;

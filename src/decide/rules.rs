@@ -7,7 +7,7 @@
 use super::candidate::{Candidate, candidates};
 use super::lease;
 use super::view::{View, serves};
-use super::{fence, followers, founding, sync};
+use super::{fence, followers, founding, handover, sync};
 use crate::cluster::{
     Act, Epoch, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, State, Timeline, WalEnd,
 };
@@ -61,9 +61,24 @@ pub const RULES: &[Rule] = &[
         judge: sync::settled,
     },
     Rule {
+        name: "called-off",
+        says: "A switchover or failover that was begun has not come about for long: it is forgotten.",
+        judge: handover::stale,
+    },
+    Rule {
         name: "bootstrap",
         says: "Without a database cluster one member creates it; one that brings data first, the furthest data first.",
         judge: founding::bootstrap,
+    },
+    Rule {
+        name: "switchover",
+        says: "The primary stopped for a switchover: promote the candidate that has all it wrote, or start it again.",
+        judge: handover::switchover,
+    },
+    Rule {
+        name: "manual failover",
+        says: "An operator named who takes over: the same, or after every lease; what may be lost needs an explicit word.",
+        judge: handover::failover,
     },
     Rule {
         name: "has-every-byte",
@@ -114,6 +129,11 @@ pub const RULES: &[Rule] = &[
         name: "rising",
         says: "The primary was heard, but has not begun its epoch yet: wait, and if it lasts let another node lead, whose answers may reach it.",
         judge: rising,
+    },
+    Rule {
+        name: "scheduled",
+        says: "The time of a scheduled switchover has come: it begins, or is forgotten where it cannot.",
+        judge: handover::due,
     },
     Rule {
         name: "healthy",
@@ -270,7 +290,7 @@ fn promoted(view: &View<'_>) -> Option<Verdict> {
     propose(Act::Promoted(promotion), reason)
 }
 
-fn promote(view: &View<'_>, candidate: &Candidate, reason: String) -> Option<Verdict> {
+pub(super) fn promote(view: &View<'_>, candidate: &Candidate, reason: String) -> Option<Verdict> {
     if view.state.sync.is_on() {
         return fence::elect(view, &candidate.name, reason);
     }

@@ -48,7 +48,14 @@ fn leases_are_over(world: &World) -> bool {
 fn may_be_promoted(world: &World, name: &MemberName) -> Result<(), TestCaseError> {
     let (member, heard) = (&world.state.members[name], &world.heard[name]);
     let silence = (3 * world.settings.report_interval_ms).max(600);
-    prop_assert_eq!(&member.fitness, &Fitness::Fit);
+    // One whom an operator named need be neither fit nor near, if nothing that the last primary said is missing.
+    let asked = world
+        .state
+        .handover
+        .as_ref()
+        .and_then(|asked| asked.under_way.as_ref());
+    let named = asked.is_some_and(|begun| begun.to == *name);
+    prop_assert!(named || member.fitness == Fitness::Fit);
     prop_assert!(!member.is_witness());
     prop_assert!(!member.info.tags.nofailover && member.info.tags.failover_priority > 0);
     prop_assert!(world.now.0 - heard.at.0 <= silence, "silent");
@@ -63,7 +70,8 @@ fn may_be_promoted(world: &World, name: &MemberName) -> Result<(), TestCaseError
         prop_assert!(holder != name || !world.state.is_confirmed());
         let last = &world.heard[holder].report;
         let known = last.postgres.as_ref().and_then(|postgres| postgres.location);
-        prop_assert!(known.is_none_or(|at| at.0 <= reach.0 + world.settings.maximum_lag_on_failover));
+        let near = |at: u64| at <= reach.0 + world.settings.maximum_lag_on_failover;
+        prop_assert!(named || known.is_none_or(|at| near(at.0)));
         if let Tenure::Ended {
             epoch,
             end: Some(end),
@@ -71,7 +79,9 @@ fn may_be_promoted(world: &World, name: &MemberName) -> Result<(), TestCaseError
         } = last.tenure
             && epoch == held
         {
-            prop_assert!(end.lsn.0 <= reach.0 + world.settings.maximum_lag_on_failover);
+            let word = world.state.handover.as_ref().is_some_and(|asked| asked.failover);
+            prop_assert!(named && word || near(end.lsn.0));
+            prop_assert!(!named || word || end.lsn <= reach, "a switchover loses nothing");
         }
     }
     Ok(())
@@ -123,7 +133,14 @@ fn is_allowed(world: &World, act: &Act) -> Result<(), TestCaseError> {
             fitness: Fitness::Unfit(_),
         } => prop_assert_ne!(held.map(|(name, _)| name), Some(member)),
         Act::TtlSettled { ttl_ms } => prop_assert_eq!(*ttl_ms, world.state.ttl_ms),
-        Act::Configure { .. } | Act::Forget { .. } => prop_assert!(false, "only people ask for that"),
+        Act::Configure { .. } | Act::Forget { .. } | Act::Ask(_) => {
+            prop_assert!(false, "only people ask for that")
+        }
+        Act::Begin { epoch, to } => {
+            prop_assert_eq!(held.map(|(_, epoch)| epoch), Some(*epoch));
+            may_be_promoted(world, to)?;
+        }
+        Act::CallOff { .. } => prop_assert!(world.state.handover.is_some()),
         Act::Judge { .. } | Act::Register(_) | Act::Initialized { .. } | Act::Promoted(_) => {}
     }
     Ok(())

@@ -7,9 +7,9 @@ use super::duty::{Data, Local, Process};
 use super::script_sync;
 use super::view::{Heard, View};
 use crate::cluster::{
-    Endpoint, Epoch, Fitness, Fork, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment, Offer, Origin,
-    PostgresReport, PostgresState, Primacy, Promotion, Report, Role, Settings, State, Tags, Tenure, Timeline,
-    WalEnd,
+    Endpoint, Epoch, Fitness, Fork, Handover, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment,
+    Offer, Origin, PostgresReport, PostgresState, Primacy, Promotion, Report, Revision, Role, Settings,
+    State, Tags, Tenure, Timeline, UnderWay, WalEnd, When,
 };
 use std::collections::BTreeMap;
 
@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) held_since: Moment,
     pub(crate) ttl_since: Moment,
     pub(crate) sync_since: Moment,
+    pub(crate) asked_since: Moment,
+    pub(crate) wall_ms: u64,
     pub(crate) voters: usize,
     pub(crate) local: Own,
 }
@@ -58,6 +60,8 @@ impl World {
             held_since: self.held_since,
             ttl_since: self.ttl_since,
             sync_since: self.sync_since,
+            asked_since: self.asked_since,
+            wall_ms: self.wall_ms,
             voters: self.voters,
         }
     }
@@ -93,6 +97,8 @@ impl World {
             held_since: Moment(START.0 - 60_000),
             ttl_since: Moment(START.0 - 60_000),
             sync_since: Moment(START.0 - 60_000),
+            asked_since: START,
+            wall_ms: 1_800_000_000_000,
             voters: names.len(),
             local: Own {
                 me: MemberName::from(names.first().copied().unwrap_or("a")),
@@ -204,6 +210,7 @@ impl World {
             "cluster" => words.iter().for_each(|(key, value)| self.cluster(key, value)),
             "settings" => words.iter().for_each(|(key, value)| self.setting(key, value)),
             "primacy" => self.primacy(words),
+            "handover" => self.handover(words),
             "sync" => words
                 .iter()
                 .for_each(|(key, value)| script_sync::tell(self, key, value)),
@@ -287,6 +294,42 @@ impl World {
         };
         self.last_grant = None;
         self.held_since = self.now;
+    }
+
+    /// `handover: failover from=a to=b begun=1/b loss in=1000`; what is not begun is scheduled, in so many milliseconds.
+    fn handover(&mut self, words: &[(String, String)]) {
+        let mut asked = Handover {
+            failover: false,
+            from: None,
+            to: None,
+            at: None,
+            accept_loss: false,
+            under_way: None,
+            asked: Revision(9),
+        };
+        for (key, value) in words {
+            match key.as_str() {
+                "failover" => asked.failover = true,
+                "loss" => asked.accept_loss = true,
+                "from" => asked.from = Some(value.as_str().into()),
+                "to" => asked.to = Some(value.as_str().into()),
+                "begun" => {
+                    let (epoch, to) = value.split_once('/').unwrap();
+                    asked.under_way = Some(UnderWay {
+                        epoch: Epoch(number(epoch)),
+                        to: to.into(),
+                    });
+                }
+                "in" => {
+                    let ms = self.wall_ms.checked_add_signed(value.parse().unwrap()).unwrap();
+                    let iso = format!("{ms} ms");
+                    asked.at = Some(When { ms, iso });
+                }
+                _ => panic!("handover: {key}"),
+            }
+        }
+        self.state.handover = Some(asked);
+        self.asked_since = self.now;
     }
 
     fn member(&mut self, name: &MemberName, key: &str, value: &str) {

@@ -43,6 +43,11 @@ pub struct View<'a> {
     pub ttl_since: Moment,
     /// When this node learnt of the synchronous set in force.
     pub sync_since: Moment,
+    /// When this node learnt of the handover that is asked for.
+    pub asked_since: Moment,
+    /// The leader's wall clock, milliseconds since 1970: compared with the time a switchover is scheduled for, with
+    /// nothing else.
+    pub wall_ms: u64,
     /// How many voters the group has.
     pub voters: usize,
 }

@@ -30,6 +30,7 @@ struct Inner {
     held: (Epoch, Moment),
     ttl: (u64, Moment),
     sync: (u64, Moment),
+    asked: (Revision, Moment),
     withheld: Option<Epoch>,
     standing: Standing,
 }
@@ -50,10 +51,34 @@ impl Inner {
         if self.sync.0 != state.sync.serial {
             self.sync = (state.sync.serial, now);
         }
+        let asked = state.handover.as_ref().map_or(Revision(0), |asked| asked.asked);
+        if self.asked.0 != asked {
+            self.asked = (asked, now);
+        }
         if self.ttl.0 != state.ttl_ms {
             self.ttl = (state.ttl_ms, now);
         }
         true
+    }
+
+    fn view<'a>(&'a self, agreed: &Agreed<'a>, now: Moment, wall_ms: u64) -> Option<(Vote, View<'a>)> {
+        let (vote, lead_since) = self.lead?;
+        let granted = self.last_grant.filter(|(epoch, _)| *epoch == agreed.state.epoch);
+        let view = View {
+            now,
+            state: agreed.state,
+            settings: agreed.settings,
+            heard: &self.heard,
+            lead_since,
+            last_grant: granted.map(|(_, at)| at),
+            held_since: self.held.1,
+            ttl_since: self.ttl.1,
+            sync_since: self.sync.1,
+            asked_since: self.asked.1,
+            wall_ms,
+            voters: agreed.voters,
+        };
+        Some((vote, view))
     }
 
     /// Which standbys move, by the primary's word: they have what it had when it reported last, or more than they had
@@ -86,6 +111,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// What a verdict is reached on, as this node has it.
+#[derive(Clone, Copy)]
+pub struct Agreed<'a> {
+    /// The agreed state.
+    pub state: &'a State,
+    /// Its settings.
+    pub settings: &'a Settings,
+    /// How many voters the group has.
+    pub voters: usize,
 }
 
 /// A verdict with what it was reached on.
@@ -243,27 +279,13 @@ impl Desk {
     }
 
     /// Judges, and withholds the lease of an epoch that the verdict moves on from.
-    pub fn judge(&self, state: &State, settings: &Settings, voters: usize, now: Moment) -> Option<Judgement> {
+    pub fn judge(&self, agreed: &Agreed<'_>, now: Moment, wall_ms: u64) -> Option<Judgement> {
         let mut inner = self.lock();
-        let (vote, lead_since) = inner.lead?;
+        let state = agreed.state;
         if !inner.learn(state, now) {
             return None;
         }
-        let view = View {
-            now,
-            state,
-            settings,
-            heard: &inner.heard,
-            lead_since,
-            last_grant: inner
-                .last_grant
-                .filter(|(epoch, _)| *epoch == state.epoch)
-                .map(|(_, at)| at),
-            held_since: inner.held.1,
-            ttl_since: inner.ttl.1,
-            sync_since: inner.sync.1,
-            voters,
-        };
+        let (vote, view) = inner.view(agreed, now, wall_ms)?;
         let (rule, verdict) = rules::plan(&view);
         let wants_news = view
             .ended()
@@ -290,6 +312,21 @@ impl Desk {
             vote,
             wants_news,
         })
+    }
+
+    /// Looks at what an order depends on; `None` where this node does not lead, or something later is known already.
+    pub fn look<T>(
+        &self,
+        agreed: &Agreed<'_>,
+        now: Moment,
+        wall_ms: u64,
+        look: impl FnOnce(&View<'_>) -> T,
+    ) -> Option<T> {
+        let mut inner = self.lock();
+        if !inner.learn(agreed.state, now) {
+            return None;
+        }
+        inner.view(agreed, now, wall_ms).map(|(_, view)| look(&view))
     }
 
     /// The proposal is known to have changed nothing: leases of the epoch may be granted again.

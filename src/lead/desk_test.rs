@@ -14,6 +14,14 @@ struct Office {
     world: World,
 }
 
+fn agreed<'a>(state: &'a State, settings: &'a Settings) -> Agreed<'a> {
+    Agreed {
+        state,
+        settings,
+        voters: 3,
+    }
+}
+
 impl Office {
     fn open() -> Self {
         let office = Self {
@@ -60,7 +68,8 @@ impl Office {
 
     fn judge(&self) -> Option<Judgement> {
         let world = &self.world;
-        self.desk.judge(&world.state, &world.settings, 3, world.now)
+        self.desk
+            .judge(&agreed(&world.state, &world.settings), world.now, world.wall_ms)
     }
 
     fn rule(&self) -> &'static str {
@@ -189,9 +198,11 @@ fn a_state_that_was_read_before_the_move_grants_nothing_after_it() {
     office.desk.note_state(&office.world.state, office.world.now);
     let late = office.desk.grant(&"a".into(), FIRST, &before, office.world.now);
     assert_eq!(late, None, "a was deposed while its answer was being written");
-    let judged = office
-        .desk
-        .judge(&before, &office.world.settings, 3, office.world.now);
+    let judged = office.desk.judge(
+        &agreed(&before, &office.world.settings),
+        office.world.now,
+        office.world.wall_ms,
+    );
     assert!(judged.is_none(), "nor is anything judged by it");
 }
 

@@ -14,8 +14,10 @@
 //! refused when it is applied.
 
 pub mod desk;
+mod handover;
 pub mod inbox;
 mod orders;
+mod outcome;
 mod run;
 
 pub use desk::Desk;

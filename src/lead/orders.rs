@@ -10,11 +10,12 @@
 //! that change the same thing are serialised by the revision: the second one finds another ground than the one it was
 //! judged on, and is answered 409; a change of something else is no conflict, it is judged again.
 
-use super::desk::Desk;
+use super::desk::{Agreed, Desk};
+use super::handover;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{
-    Act, Command, Done, Order, Outcome, PeerMessage, PeerReply, Revision, Settings, State, Vote,
+    Act, Command, Done, Handover, Order, Outcome, PeerMessage, PeerReply, Revision, Settings, State, Vote,
 };
 use crate::decide::rules;
 use matriarch_raft::Group;
@@ -43,7 +44,6 @@ pub struct Orders {
 }
 
 /// What an order comes to.
-#[allow(dead_code)] // the first order that changes something constructs the rest
 pub(super) enum Judged {
     /// It is answered without a change.
     Answer(Done),
@@ -69,9 +69,21 @@ impl Orders {
 
     /// From this node's own door.
     pub async fn ask(&self, order: Order) -> Done {
+        let before = self
+            .state
+            .borrow()
+            .primacy
+            .last()
+            .map(|(holder, _)| holder.clone());
         let done = self.find_leader(&order).await;
         self.arrived(done.revision).await;
-        done
+        match &order {
+            // Recorded, and under way: what comes of it is agreed like everything else, whoever leads by then.
+            Order::Handover(asked) if done.status == 202 && done.text.is_empty() => {
+                self.outcome(asked, before, done.revision).await
+            }
+            _ => done,
+        }
     }
 
     async fn find_leader(&self, order: &Order) -> Done {
@@ -159,12 +171,22 @@ impl Orders {
     }
 
     /// Each kind of order in its own words: what it is checked for, in Patroni's order, and what it becomes.
-    fn judge(&self, order: &Order, _state: &State, _settings: &Settings) -> Judged {
-        match order {
-            Order::Configure { .. } | Order::Handover(_) | Order::CancelHandover => {
-                Judged::Answer(Done::text(501, "Unsupported method"))
-            }
-        }
+    fn judge(&self, order: &Order, state: &State, settings: &Settings) -> Judged {
+        let agreed = Agreed {
+            state,
+            settings,
+            voters: self.group.status().borrow().voters.len(),
+        };
+        let (now, wall_ms) = (clock::now(), clock::wall_ms());
+        let judged = match order {
+            Order::Configure { .. } => Some(Judged::Answer(Done::text(501, "Unsupported method"))),
+            Order::Handover(asked) => self
+                .desk
+                .look(&agreed, now, wall_ms, |view| handover::ask(view, asked)),
+            Order::CancelHandover => self.desk.look(&agreed, now, wall_ms, handover::cancel),
+        };
+        judged
+            .unwrap_or_else(|| Judged::Answer(Done::text(503, "this node has only begun to lead, try again")))
     }
 
     /// Whoever asked finds its change on this node too.
@@ -183,14 +205,14 @@ fn unknown(why: &dyn std::fmt::Display) -> Done {
 #[derive(Clone, PartialEq)]
 enum Ground {
     Config(String),
-    Nothing,
+    Handover(Option<Handover>),
 }
 
 impl Ground {
     fn of(order: &Order, state: &State) -> Self {
         match order {
             Order::Configure { .. } => Self::Config(state.config.clone()),
-            Order::Handover(_) | Order::CancelHandover => Self::Nothing,
+            Order::Handover(_) | Order::CancelHandover => Self::Handover(state.handover.clone()),
         }
     }
 }

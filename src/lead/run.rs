@@ -1,6 +1,6 @@
 //! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
 
-use super::desk::{Desk, Judgement};
+use super::desk::{Agreed, Desk, Judgement};
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{Command, MemberName, Moment, Outcome, PeerMessage, Settings, State, Vote};
@@ -52,7 +52,12 @@ pub async fn run(
         let now = state.borrow().clone();
         let rules = settings.borrow().clone();
         let voters = status.borrow().voters.len();
-        let Some(judgement) = desk.judge(&now, &rules, voters, clock::now()) else {
+        let agreed = Agreed {
+            state: &now,
+            settings: &rules,
+            voters,
+        };
+        let Some(judgement) = desk.judge(&agreed, clock::now(), clock::wall_ms()) else {
             continue;
         };
         say(&judgement, &mut last_line);

@@ -121,6 +121,10 @@ pub struct Agent {
     pub(super) nameless: bool,
     /// The proof under way; beside the one job, because it may wait for standbys that the job serves.
     pub(super) proof: Option<Job>,
+    /// The checkpoint before another member takes over, beside the one job: this node serves meanwhile.
+    pub(super) farewell: Option<Job>,
+    /// The epoch whose checkpoint is written, so that it can end.
+    pub(super) prepared: Option<Epoch>,
     /// The epoch whose first proof is there: clients may come.
     pub(super) barrier: Option<Epoch>,
     /// When this node learnt of the epoch in force.
@@ -195,6 +199,8 @@ impl Agent {
             reread: false,
             nameless: true,
             proof: None,
+            farewell: None,
+            prepared: None,
             barrier: None,
             epoch_since: (Epoch(0), Moment(0)),
             slots: Vec::new(),
@@ -274,6 +280,11 @@ impl Agent {
                 }
                 done = finished(&mut self.proof) => {
                     if let Some(purpose) = self.proof.take().map(|job| job.purpose.clone()) {
+                        self.settle(&purpose, done)?;
+                    }
+                }
+                done = finished(&mut self.farewell) => {
+                    if let Some(purpose) = self.farewell.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;
                     }
                 }

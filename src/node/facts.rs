@@ -6,7 +6,7 @@ use crate::cluster::{
     RaftFacts, Report, Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
 };
 use crate::config::{self, Config};
-use crate::decide::duty::{Data, Duty, Process};
+use crate::decide::duty::{Data, Process};
 use crate::guard::WatchdogState;
 use crate::node::job::Purpose;
 use std::sync::Arc;
@@ -256,8 +256,7 @@ impl Agent {
             .filter(|_| self.guard.postmaster == self.probed.postmaster);
         let writable =
             probe.as_ref().is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
-        let serving =
-            matches!(self.duty, Duty::Serve(_)) && self.risen.is_some() && self.risen == self.running;
+        let serving = self.is_serving() && self.risen.is_some() && self.risen == self.running;
         Facts {
             me: self.me.clone(),
             scope: self.parts.config.scope.clone(),

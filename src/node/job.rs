@@ -32,6 +32,8 @@ pub enum Purpose {
     Raise,
     /// What a standby need not keep from its time as primary.
     Tidy,
+    /// Write a checkpoint before another member becomes primary after this epoch.
+    Prepare(Epoch),
     /// Stop at once.
     Fence,
     /// Stop in order to rewind or clone, or because the daemon stops.

@@ -290,6 +290,11 @@ pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>) -> D
     good(work.await)
 }
 
+/// Makes the checkpoint of a stop that follows a short one.
+pub async fn prepare(hands: Hands) -> Done {
+    good(hands.session.checkpoint().await.map_err(text))
+}
+
 /// What a standby need not keep: slots that are left from its time as primary would hold its log for ever.
 pub async fn tidy(hands: Hands, others: Vec<MemberName>) -> Done {
     good(hands.session.drop_slots(&others).await.map_err(text))

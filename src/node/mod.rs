@@ -23,6 +23,7 @@ mod facts;
 mod fitness;
 mod gap;
 mod guest;
+mod handover;
 mod hands;
 mod job;
 mod jobs;

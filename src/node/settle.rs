@@ -126,6 +126,7 @@ impl Agent {
                 self.holdings = Holdings::default();
                 self.trouble = None;
             }
+            Purpose::Prepare(epoch) => self.prepared = Some(*epoch),
             Purpose::Stop => self.holdings.set_end(None),
             _ => {}
         }
@@ -157,6 +158,7 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Prove(_) => "prove",
         Purpose::Raise => "raise",
         Purpose::Tidy => "tidy",
+        Purpose::Prepare(_) => "checkpoint",
         Purpose::Fence => "fence",
         Purpose::Stop => "stop",
         Purpose::Clone => "clone",

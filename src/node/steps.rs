@@ -73,6 +73,10 @@ impl Agent {
                 self.serve(hands, epoch, state, now);
                 Ok(())
             }
+            Duty::Yield(epoch) => {
+                self.hand_over(hands, epoch, state, now);
+                Ok(())
+            }
             Duty::Promise(epoch) => self.keep_promise(hands, epoch, state, now),
             Duty::Follow(_) | Duty::Stand if self.parts.ledger.facts().doing.is_some() => {
                 // Half-done work is looked at again before anything is started on it.
@@ -257,7 +261,7 @@ impl Agent {
         }
     }
 
-    fn serve(&mut self, hands: Hands, epoch: Epoch, state: &State, now: Moment) {
+    pub(super) fn serve(&mut self, hands: Hands, epoch: Epoch, state: &State, now: Moment) {
         if self.risen != Some(epoch) {
             self.adopt(hands, epoch, state);
             return;

@@ -5,7 +5,7 @@ use super::hands::{Hands, Wanted};
 use super::job::Purpose;
 use super::jobs;
 use crate::cluster::{Endpoint, Epoch, MemberName, Moment, Origin, Quorum, State, SyncMode, Synced};
-use crate::decide::duty::{Duty, Process};
+use crate::decide::duty::Process;
 use crate::decide::lease;
 use crate::decide::sync;
 use crate::postgres::Proof;
@@ -125,7 +125,7 @@ impl Agent {
 
     /// A proof is the serving primary's alone.
     pub(super) fn drop_stale_proof(&mut self) {
-        if self.proof.is_some() && !matches!(self.duty, Duty::Serve(_)) {
+        if self.proof.is_some() && !self.is_serving() {
             self.proof = None;
         }
     }

@@ -14,7 +14,7 @@ use matriarch::cluster::{
 use matriarch::decide::lease;
 use matriarch::decide::rules::Verdict;
 use matriarch::decide::sync;
-use matriarch::lead::desk::Judgement;
+use matriarch::lead::desk::{Agreed, Judgement};
 use std::rc::Rc;
 
 const TICK: u64 = 50_000;
@@ -264,7 +264,12 @@ impl World {
             return;
         }
         let (state, settings) = (node.state.clone(), node.settings.clone());
-        let Some(mut judgement) = daemon.desk.judge(&state, &settings, voters, now) else {
+        let agreed = Agreed {
+            state: &state,
+            settings: &settings,
+            voters,
+        };
+        let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000) else {
             return;
         };
         if judgement.wants_news && now.since(daemon.poked_others_at) >= POKE_EVERY_MS {

@@ -56,6 +56,7 @@ impl World {
                 timeline,
             } => self.rise(n, epoch, origin, timeline, now),
             Duty::Serve(epoch) => self.serve(n, epoch, state, now),
+            Duty::Yield(epoch) => self.hand_over(n, epoch),
             Duty::Promise(epoch) => self.start_job(n, Purpose::Promise(epoch), 3, 15),
             Duty::Follow(_) | Duty::Stand if doing => daemon.holdings = Holdings::default(),
             Duty::Follow(_) => self.follow(n, state, now),
@@ -104,6 +105,15 @@ impl World {
         daemon.sync_work = None;
         self.say(|| format!("{n}: stops PostgreSQL: {why}"));
         self.start_job(n, Purpose::Fence, 0, 2);
+    }
+
+    /// The checkpoint costs nothing here; what matters is that a clean stop ends the epoch.
+    fn hand_over(&mut self, n: usize, epoch: Epoch) {
+        self.nodes[n].gate = None;
+        let Some(daemon) = self.daemon(n) else { return };
+        daemon.sync_work = None;
+        self.say(|| format!("{n}: stops PostgreSQL, another is to be primary after epoch {epoch}"));
+        self.start_job(n, Purpose::Stop, 5, 60);
     }
 
     fn rise(&mut self, n: usize, epoch: Epoch, origin: Origin, timeline: Option<Timeline>, now: Moment) {

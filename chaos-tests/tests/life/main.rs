@@ -21,6 +21,7 @@ mod primary_dies;
 mod quorum;
 mod return_home;
 mod storm;
+mod switchover;
 mod synchronous;
 mod take_over;
 mod watchdog;

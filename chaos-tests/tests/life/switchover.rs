@@ -1,0 +1,218 @@
+//! An operator moves primacy: under writes, in every mode, to one who cannot come, by name, at a time.
+
+use crate::{Crowd, FAILOVER_S, RETURN_S};
+use matriarch_chaos::{Herd, Options, oracle, processes};
+
+async fn grown(mode: Option<&'static str>) -> Herd {
+    let options = Options {
+        synchronous_mode: mode,
+        ..Options::default()
+    };
+    Herd::grown(3, options).await
+}
+
+fn switchover(herd: &Herd, from: usize, to: usize) -> String {
+    let name = |node: usize| &herd.nodes[node].name;
+    format!(r#"{{"leader": "{}", "candidate": "{}"}}"#, name(from), name(to))
+}
+
+/// Where a timeline began, as the node's own control file and history tell.
+async fn timeline(herd: &Herd, node: usize) -> u32 {
+    let text = herd.nodes[node].patroni("/timeline").await;
+    text.and_then(|text| text.parse().ok()).expect("a timeline")
+}
+
+async fn moves_without_a_loss(mode: Option<&'static str>) {
+    let herd = grown(mode).await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let crowd = Crowd::gather(&herd).await;
+    let logs: Vec<usize> = herd.nodes.iter().map(|node| node.log().len()).collect();
+    let mut present = old;
+    let mut gaps = Vec::new();
+    for _ in 0..2 {
+        let others = herd.others(present);
+        let (to, asked) = (others[0], others[1]);
+        let readers = herd.nodes[asked].postmaster_pid();
+        let since = matriarch::clock::boot_ns();
+        let body = switchover(&herd, present, to);
+        // A node that neither leads nor is concerned answers as well as any.
+        let (status, text) = herd.nodes[asked].order("POST", "/switchover", &body).await;
+        let expected = format!("Successfully switched over to \"{}\"", herd.nodes[to].name);
+        assert_eq!((status, text.as_str()), (200, expected.as_str()));
+        crowd.await_flow(&herd).await;
+        herd.await_whole(RETURN_S).await;
+        assert_eq!(herd.primary().await, Some(to));
+        assert_eq!(
+            herd.nodes[asked].postmaster_pid(),
+            readers,
+            "its readers were disturbed"
+        );
+        gaps.push(since);
+        present = to;
+    }
+    let last = timeline(&herd, present).await;
+    let (verdict, writes) = crowd.judge(&herd).await;
+    verdict.demand_nothing_lost();
+    let gaps: Vec<f64> = gaps
+        .into_iter()
+        .map(|since| oracle::gap_s(&writes, since))
+        .collect();
+    eprintln!("{mode:?}: gaps {gaps:.2?} s, timeline {last}");
+    for (node, length) in logs.iter().enumerate() {
+        let log = herd.nodes[node].log_since(*length);
+        for word in ["rewinding", "copying the data"] {
+            assert!(!log.contains(word), "{word}: {log}");
+        }
+    }
+    let history = herd.nodes[old].get("/history").await.expect("an answer").1;
+    assert!(history.contains("\"switchover\""), "{history}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_under_writes_loses_nothing() {
+    moves_without_a_loss(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_with_one_synchronous_standby_loses_nothing() {
+    let herd = grown(Some("on")).await;
+    let old = herd.await_primary(20, |_| true).await;
+    let crowd = Crowd::gather(&herd).await;
+    // Whoever is nobody's synchronous standby is refused, the other one is not.
+    let mut refused = 0;
+    for to in herd.others(old) {
+        let body = switchover(&herd, old, to);
+        match herd.nodes[old].order("POST", "/switchover", &body).await {
+            (412, text) => {
+                assert_eq!(text, "candidate name does not match with sync_standby");
+                refused += 1;
+            }
+            (200, _) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refused <= 1);
+    crowd.await_flow(&herd).await;
+    assert_ne!(herd.await_whole(RETURN_S).await, old);
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switchover_in_quorum_mode_loses_nothing() {
+    moves_without_a_loss(Some("quorum")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_stands_still_costs_a_pause_and_no_row() {
+    let herd = grown(None).await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let crowd = Crowd::gather(&herd).await;
+    let to = herd.others(old)[0];
+    let frozen = herd.nodes[to].freeze_postgres();
+    let body = switchover(&herd, old, to);
+    let (status, text) = herd.nodes[old].order("POST", "/switchover", &body).await;
+    for pid in frozen {
+        processes::thaw(pid);
+    }
+    // It may have been seen to stand still before, or only then.
+    let called_off = (503, "Switchover failed");
+    let refused = (
+        412,
+        "switchover is not possible: no good candidates have been found",
+    );
+    assert!(
+        [called_off, refused].contains(&(status, text.as_str())),
+        "{status} {text}"
+    );
+    crowd.await_flow(&herd).await;
+    assert_eq!(herd.await_whole(RETURN_S).await, old, "the same primary goes on");
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduled_switchover_is_shown_deleted_and_carried_out() {
+    let herd = grown(None).await;
+    let old = herd.await_primary(20, |_| true).await;
+    let node = &herd.nodes[old];
+    let body = format!(
+        r#"{{"leader": "{}", "scheduled_at": "2099-01-01T00:00+00"}}"#,
+        node.name
+    );
+    let answer = node.order("POST", "/switchover", &body).await;
+    assert_eq!(answer, (202, "Switchover scheduled".to_owned()));
+    let cluster = node.get_json("/cluster").await.expect("an answer");
+    assert_eq!(cluster["scheduled_switchover"]["at"], "2099-01-01T00:00:00+00:00");
+    assert_eq!(cluster["scheduled_switchover"]["from"], node.name.as_str());
+    let answer = node.order("DELETE", "/switchover", "").await;
+    assert_eq!(answer, (200, "scheduled switchover deleted".to_owned()));
+    let answer = node.order("DELETE", "/switchover", "").await;
+    assert_eq!(answer, (404, "no switchover is scheduled".to_owned()));
+    let soon = matriarch::clock::wall_ms() / 1_000 + 4;
+    let find = format!(
+        "SELECT to_char(to_timestamp({soon}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS') || 'Z'"
+    );
+    let at = node.sql(&find);
+    let at = at.await.expect("a time");
+    let body = format!(r#"{{"leader": "{}", "scheduled_at": "{at}"}}"#, node.name);
+    assert_eq!(node.order("POST", "/switchover", &body).await.0, 202);
+    herd.await_primary(FAILOVER_S, |i| i != old).await;
+    herd.await_whole(RETURN_S).await;
+}
+
+/// Nobody else is there to tell what was acknowledged: only an operator's explicit word ends the wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_synchronous_set_that_is_gone_is_given_up_by_an_explicit_word_only() {
+    let mut herd = grown(Some("on")).await;
+    let old = herd.await_primary(20, |_| true).await;
+    let role = async |i: usize| {
+        let cluster = herd.nodes[old].get_json("/cluster").await?;
+        let members = cluster["members"].as_array()?;
+        let own = members
+            .iter()
+            .find(|member| member["name"] == herd.nodes[i].name.as_str())?;
+        Some(own["role"] == "sync_standby")
+    };
+    let others = herd.others(old);
+    herd.until("a synchronous standby", 20, async || {
+        role(others[0]).await == Some(true) || role(others[1]).await == Some(true)
+    })
+    .await;
+    let standby = if role(others[0]).await == Some(true) {
+        others[0]
+    } else {
+        others[1]
+    };
+    let left = herd
+        .others(old)
+        .into_iter()
+        .find(|i| *i != standby)
+        .expect("a third");
+    // The data is gone for good, the votes are not.
+    for node in [old, standby] {
+        herd.nodes[node].kill_whole();
+        std::fs::remove_dir_all(herd.nodes[node].data_dir()).expect("the data is removed");
+        herd.nodes[node].start();
+    }
+    let body = format!(r#"{{"candidate": "{}"}}"#, herd.nodes[left].name);
+    herd.until("a refusal that names the word", 30, async || {
+        let (status, text) = herd.nodes[left].order("POST", "/failover", &body).await;
+        status == 412 && text.contains("accept_data_loss")
+    })
+    .await;
+    assert_eq!(herd.primary().await, None);
+    let body = format!(
+        r#"{{"candidate": "{}", "accept_data_loss": true}}"#,
+        herd.nodes[left].name
+    );
+    let (status, text) = herd.nodes[left].order("POST", "/failover", &body).await;
+    assert_eq!(
+        (status, text),
+        (
+            200,
+            format!("Successfully failed over to \"{}\"", herd.nodes[left].name)
+        )
+    );
+    herd.await_whole(RETURN_S).await;
+    let history = herd.nodes[left].get("/history").await.expect("an answer").1;
+    assert!(history.contains("\"manual failover\""), "{history}");
+}
