@@ -27,6 +27,7 @@ use crate::node::tenancy::Tenancy;
 use crate::node::{Agent, AgentError, AgentParts, Hands};
 use crate::postgres::PostgresError;
 use crate::systemd;
+use crate::vip;
 use matriarch_raft::{Group, StartError, TlsFiles};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -289,6 +290,11 @@ async fn live(
         tenancy: tenancy.clone(),
         word: Arc::new(word),
     };
+    let (drop_address, address_dropped) = watch::channel(false);
+    let address = config
+        .vip
+        .clone()
+        .map(|vip| tokio::spawn(vip::keep(vip, facts.subscribe(), address_dropped)));
     let me = config.name.clone();
     let charge = match hands.as_ref().zip(std::env::current_exe().ok()) {
         Some((hands, exe)) => Some(Charge {
@@ -334,6 +340,10 @@ async fn live(
     let outcome = agent.run(postmaster, stopped).await;
     systemd::stopping();
     signals.abort();
+    let _ = drop_address.send(true);
+    if let Some(address) = address {
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, address).await;
+    }
     leave_lead(&group).await;
     for task in tasks {
         task.abort();

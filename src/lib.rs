@@ -16,3 +16,4 @@ pub mod postgres;
 mod private_key;
 pub mod sys;
 mod systemd;
+pub mod vip;

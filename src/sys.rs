@@ -343,3 +343,29 @@ pub fn real_time() -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Sends one whole Ethernet frame through the interface with this number. Needs CAP_NET_RAW.
+pub fn send_frame(interface: u32, frame: &[u8]) -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let index = i32::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: a zeroed sockaddr_ll is valid; the kernel reads it and the frame for the lengths given, and writes neither.
+    let sent = unsafe {
+        let mut to = MaybeUninit::<libc::sockaddr_ll>::zeroed().assume_init();
+        to.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        to.sll_ifindex = index;
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

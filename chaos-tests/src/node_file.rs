@@ -31,6 +31,8 @@ pub struct Options {
     pub trusted: Option<&'static str>,
     /// More server parameters, a line each.
     pub parameters: Vec<&'static str>,
+    /// PostgreSQL listens on every address of its node, not on the node's own alone.
+    pub everywhere: bool,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             network: "127.0.0.0/8",
             trusted: None,
             parameters: Vec::new(),
+            everywhere: false,
         }
     }
 }
@@ -123,8 +126,13 @@ impl Sheet<'_> {
             ip, dir, data_dir, ..
         } = self;
         let (dir, data_dir) = (dir.display(), data_dir.display());
+        let listen = if self.options.everywhere {
+            "0.0.0.0".to_owned()
+        } else {
+            ip.to_string()
+        };
         let mut text = format!(
-            "postgresql:\n  listen: {ip}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
+            "postgresql:\n  listen: {listen}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
              data_dir: {data_dir}\n  pgpass: {dir}/pgpass\n  authentication:\n"
         );
         for (role, user) in [

@@ -9,13 +9,12 @@
 
 use matriarch::clock::boot_ns;
 use matriarch_chaos::Options;
-use matriarch_chaos::chaos::arena::{Arena, Tool, seconds};
+use matriarch_chaos::chaos::arena::{Arena, Tool, in_arena, seconds};
 use matriarch_chaos::chaos::fault::{Fault, Hurt};
 use matriarch_chaos::chaos::history::{Call, History};
 use matriarch_chaos::chaos::load::Load;
 use matriarch_chaos::chaos::run::{self, Plan};
 use matriarch_chaos::chaos::verdict::{Healed, Mode};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
@@ -23,36 +22,6 @@ const FAILOVER_S: u64 = 23;
 /// Everybody must be back within this time.
 const HEALTH_S: u64 = 60;
 const TTL_MS: u64 = 2_000;
-
-/// Runs a test in an arena, on a thread of its own: entering moves the thread into other namespaces.
-fn in_arena(name: &str, tool: Option<Tool>, work: impl AsyncFnOnce(&mut Arena) + Send) {
-    let body = || {
-        let mut arena = match Arena::enter(Options::default(), false) {
-            Ok(arena) => arena,
-            Err(why) => {
-                eprintln!("skipped: {name}: {why}");
-                return;
-            }
-        };
-        if let Some(why) = tool.and_then(|tool| arena.missing.get(&tool)) {
-            eprintln!("skipped: {name}: {why}");
-            return;
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(work(&mut arena));
-    };
-    // One at a time: each has three nodes and twenty clients.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    std::thread::scope(|scope| {
-        let outcome = scope.spawn(body).join();
-        assert!(outcome.is_ok(), "{name} failed");
-    });
-}
 
 fn plan() -> Plan {
     Plan {
@@ -132,29 +101,39 @@ fn demand_one_after_the_other(healed: &Healed, history: &History) {
 
 #[test]
 fn the_primary_is_cut_off_under_load_and_refuses_before_another_accepts() {
-    in_arena("cut-primary", Some(Tool::Nft), async |arena| {
-        let (healed, history) = under(Fault::CutPrimary, arena, async |load, hurt| {
-            await_elsewhere(load, hurt).await;
-        })
-        .await;
-        demand_one_after_the_other(&healed, &history);
-    });
+    in_arena(
+        Options::default(),
+        "cut-primary",
+        Some(Tool::Nft),
+        async |arena| {
+            let (healed, history) = under(Fault::CutPrimary, arena, async |load, hurt| {
+                await_elsewhere(load, hurt).await;
+            })
+            .await;
+            demand_one_after_the_other(&healed, &history);
+        },
+    );
 }
 
 #[test]
 fn the_primary_is_heard_by_nobody_and_another_takes_over() {
-    in_arena("one-way-out", Some(Tool::Nft), async |arena| {
-        let (healed, history) = under(Fault::OneWayOut, arena, async |load, hurt| {
-            await_elsewhere(load, hurt).await;
-        })
-        .await;
-        demand_one_after_the_other(&healed, &history);
-    });
+    in_arena(
+        Options::default(),
+        "one-way-out",
+        Some(Tool::Nft),
+        async |arena| {
+            let (healed, history) = under(Fault::OneWayOut, arena, async |load, hurt| {
+                await_elsewhere(load, hurt).await;
+            })
+            .await;
+            demand_one_after_the_other(&healed, &history);
+        },
+    );
 }
 
 #[test]
 fn the_primary_hears_nobody_and_another_takes_over() {
-    in_arena("one-way-in", Some(Tool::Nft), async |arena| {
+    in_arena(Options::default(), "one-way-in", Some(Tool::Nft), async |arena| {
         let (healed, history) = under(Fault::OneWayIn, arena, async |load, hurt| {
             await_elsewhere(load, hurt).await;
         })
@@ -175,29 +154,34 @@ async fn await_elsewhere(load: &Load, hurt: &Hurt) {
 
 #[test]
 fn no_node_reaches_another_and_nobody_accepts_a_write_a_lease_later() {
-    in_arena("cut-majority", Some(Tool::Nft), async |arena| {
-        let (healed, history) = under(Fault::CutMajority, arena, async |_, hurt| {
-            // The time without a majority is what is tested.
-            let end = hurt.since + (TTL_MS + 4_000) * 1_000_000;
-            while boot_ns() < end {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
-        let deadline = healed.hurt.since + (TTL_MS + 300) * 1_000_000;
-        let (there, _) = during(&healed, &history);
-        let late: Vec<&Call> = there.iter().filter(|call| call.begin > deadline).collect();
-        assert!(
-            late.is_empty(),
-            "acknowledged without a majority: {:?}",
-            late.first()
-        );
-    });
+    in_arena(
+        Options::default(),
+        "cut-majority",
+        Some(Tool::Nft),
+        async |arena| {
+            let (healed, history) = under(Fault::CutMajority, arena, async |_, hurt| {
+                // The time without a majority is what is tested.
+                let end = hurt.since + (TTL_MS + 4_000) * 1_000_000;
+                while boot_ns() < end {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
+            .await;
+            let deadline = healed.hurt.since + (TTL_MS + 300) * 1_000_000;
+            let (there, _) = during(&healed, &history);
+            let late: Vec<&Call> = there.iter().filter(|call| call.begin > deadline).collect();
+            assert!(
+                late.is_empty(),
+                "acknowledged without a majority: {:?}",
+                late.first()
+            );
+        },
+    );
 }
 
 #[test]
 fn a_short_run_of_chaos() {
-    in_arena("chaos", None, async |arena| {
+    in_arena(Options::default(), "chaos", None, async |arena| {
         let plan = Plan {
             seed: 11,
             length: Duration::from_secs(25),

@@ -6,6 +6,7 @@ use crate::cluster::{Epoch, Lsn};
 use crate::config;
 use crate::daemon;
 use crate::node::last_word::{LastWord, Note};
+use crate::vip;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -27,6 +28,13 @@ impl Word {
         let note: Note = serde_json::from_str(&self.note).map_err(|why| CliError::Target(why.to_string()))?;
         let loaded = config::load(&self.file, &std::env::vars().collect())
             .map_err(|problems| CliError::Config(problems.iter().map(ToString::to_string).collect()))?;
+        if let Some(vip) = &loaded.config.vip {
+            match block_on(async { Ok(vip::drop_now(vip).await) })? {
+                Ok(true) => eprintln!("matriarch last-word: {} is no longer here", vip.address),
+                Ok(false) => {}
+                Err(error) => eprintln!("matriarch last-word: {error}"),
+            }
+        }
         let word = LastWord {
             raft: daemon::raft_settings(&loaded.config, false),
             config: loaded.config,

@@ -185,7 +185,10 @@ pub(crate) const KEYS: &[Key] = &[
     store("kubernetes"),
     store("citus"),
     refused("proxy", Any, &[], "the proxy is not built yet; remove the section"),
-    refused("vip", Any, &[], "the virtual address is not built yet; remove the section"),
+    // ---- vip
+    used("vip.address", Text, Required("10.0.0.100/24"), "The virtual address, with the length of its network's prefix. Without this section there is none."),
+    used("vip.interface", Text, Required("eth0"), "The network interface that carries it."),
+    used("vip.role", Choice(&["primary"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced."),
     // ---- raft
     used("raft.self_addr", Address, Required("10.0.0.11:2222"), "This node's peer address, as its partners reach it."),
     used("raft.bind_addr", Address, Optional("0.0.0.0:2222"), "Where the peer port listens when that is not self_addr."),

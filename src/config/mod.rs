@@ -64,7 +64,7 @@ pub use founding::{founding, inherited_parameters};
 pub use log_format::{LogField, LogFormat, LogPiece};
 pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
-    PostgresConfig, RaftConfig, RestApi, VerifyClient, Watchdog, WatchdogMode,
+    PostgresConfig, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,
 };
 pub use operator::{Operator, operator};
 pub use problem::Problem;

@@ -5,6 +5,7 @@ use super::log_format::{LogField, LogFormat};
 use super::secret::Secret;
 use crate::cluster::{Endpoint, MemberName, Settings, Tags};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A node's configuration.
@@ -30,6 +31,8 @@ pub struct Config {
     pub tags: Tags,
     /// The kernel watchdog.
     pub watchdog: Watchdog,
+    /// The virtual address, if there is one.
+    pub vip: Option<Vip>,
     /// Logging.
     pub log: Log,
     /// How the command line and other nodes call the REST door.
@@ -250,6 +253,17 @@ pub struct Watchdog {
     pub safety_margin_s: i64,
     /// Patroni's `driver: testing`: words on a pipe in place of the kernel's interface.
     pub testing: bool,
+}
+
+/// `vip:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Length of its network's prefix.
+    pub prefix: u8,
+    /// The interface that carries it.
+    pub interface: String,
 }
 
 /// `log:`.

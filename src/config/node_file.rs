@@ -2,7 +2,7 @@
 
 use super::allowed::Allowed;
 use super::keys;
-use super::model::{Bootstrap, Config, Credentials, Ctl, RestApi, VerifyClient, Watchdog, WatchdogMode};
+use super::model::{Bootstrap, Config, Credentials, Ctl, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode};
 use super::postgresql;
 use super::raft::{self, join_or_empty};
 use super::reader::Reader;
@@ -13,6 +13,7 @@ use super::units;
 use super::value::Node;
 use crate::cluster::{MemberName, Tags};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// PostgreSQL cuts longer names.
@@ -41,6 +42,7 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
         bootstrap: bootstrap(reader),
         tags: tags(reader),
         watchdog: watchdog(reader),
+        vip: vip(reader),
         log: super::log::read(reader),
         ctl: ctl(reader),
         name: MemberName(name),
@@ -286,4 +288,34 @@ fn watchdog(reader: &mut Reader) -> Watchdog {
         safety_margin_s: reader.number("watchdog.safety_margin").unwrap_or(5),
         testing,
     }
+}
+
+fn vip(reader: &mut Reader) -> Option<Vip> {
+    reader.has("vip").then_some(())?;
+    reader.choice("vip.role");
+    let written = reader.required("vip.address");
+    let interface = reader.required("vip.interface");
+    let parsed = written.split_once('/').and_then(|(address, prefix)| {
+        let address: IpAddr = address.trim().parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.trim().parse().ok().filter(|prefix| *prefix <= longest)?;
+        Some((address, prefix))
+    });
+    if parsed.is_none() && !written.is_empty() {
+        let example = "is not an address with its prefix; write it like 10.0.0.100/24 or fd00::100/64";
+        reader.problem("vip.address", format!("\"{written}\" {example}"));
+    }
+    // The kernel's limit, IFNAMSIZ with its final zero.
+    if interface.len() > 15 {
+        reader.problem(
+            "vip.interface",
+            format!("\"{interface}\" is longer than the 15 bytes of an interface's name"),
+        );
+    }
+    let (address, prefix) = parsed?;
+    Some(Vip {
+        address,
+        prefix,
+        interface,
+    })
 }

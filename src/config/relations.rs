@@ -44,7 +44,26 @@ pub fn notes(config: &Config) -> Vec<String> {
         ));
     }
     notes.extend(synchronous_note(config).filter(|_| config.bootstrap.allow));
+    notes.extend(deaf_address(config));
     notes
+}
+
+/// A virtual address at which PostgreSQL does not listen.
+fn deaf_address(config: &Config) -> Option<String> {
+    let (vip, postgresql) = (config.vip.as_ref()?, config.postgresql.as_ref()?);
+    let everywhere = ["*", "0.0.0.0", "::"];
+    let heard = postgresql
+        .listen
+        .addresses
+        .split(',')
+        .map(str::trim)
+        .any(|address| everywhere.contains(&address) || address.parse() == Ok(vip.address));
+    (!heard).then(|| {
+        format!(
+            "vip.address: nobody answers at {}: PostgreSQL listens on {} only; write postgresql.listen: 0.0.0.0:{}",
+            vip.address, postgresql.listen.addresses, postgresql.listen.port
+        )
+    })
 }
 
 /// What a loss costs and spares in a synchronous mode.

@@ -13,7 +13,7 @@ use nix::unistd::Uid;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Nodes of an arena.
@@ -238,4 +238,35 @@ impl Arena {
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 pub fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+/// Runs a test in an arena, on a thread of its own: entering moves the thread into other namespaces. What this machine
+/// lacks for it is said, and the test is skipped.
+pub fn in_arena(options: Options, name: &str, tool: Option<Tool>, work: impl AsyncFnOnce(&mut Arena) + Send) {
+    let body = || {
+        let mut arena = match Arena::enter(options, false) {
+            Ok(arena) => arena,
+            Err(why) => {
+                eprintln!("skipped: {name}: {why}");
+                return;
+            }
+        };
+        if let Some(why) = tool.and_then(|tool| arena.missing.get(&tool)) {
+            eprintln!("skipped: {name}: {why}");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(work(&mut arena));
+    };
+    // One at a time: each has three nodes and twenty clients.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        let outcome = scope.spawn(body).join();
+        assert!(outcome.is_ok(), "{name} failed");
+    });
 }
