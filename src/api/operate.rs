@@ -183,7 +183,10 @@ impl Verb {
             return Reply::error(StatusCode::SERVICE_UNAVAILABLE, "The node is still starting");
         };
         Reply::done(match asked {
-            Asked::Cluster(order) => cluster.ask(order).await,
+            Asked::Cluster(order) => match vetted(&order, node).await {
+                None => cluster.ask(order).await,
+                Some(refusal) => refusal,
+            },
             Asked::Node(order) => node.ask(order).await,
         })
     }
@@ -208,6 +211,18 @@ impl Verb {
         let bytes = read.ok().and_then(Result::ok).ok_or_else(bad_request)?;
         object(&bytes, optional).ok_or_else(bad_request)
     }
+}
+
+/// What this node has against a new configuration.
+async fn vetted(order: &Order, node: &NodeOrders) -> Option<Done> {
+    let Order::Configure { config, whole } = order else {
+        return None;
+    };
+    let order = NodeOrder::Vet {
+        config: config.clone(),
+        whole: *whole,
+    };
+    Some(node.ask(order).await).filter(|done| done.status != 200)
 }
 
 fn object(bytes: &[u8], optional: bool) -> Option<Object> {

@@ -79,7 +79,7 @@ impl Reply {
     pub fn done(done: Done) -> Self {
         let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         match (done.json, status) {
-            (true, _) => Self::json(status, done.text),
+            (true, _) => Self::json(status, spaced(done.text)),
             (false, StatusCode::NOT_IMPLEMENTED) => Self::error(status, &done.text),
             (false, _) => Self::said(status, &done.text),
         }
@@ -115,6 +115,14 @@ pub fn dumps<T: Serialize>(value: &T) -> String {
         Ok(()) => String::from_utf8(bytes).unwrap_or_default(),
         // Values here are trees of strings and numbers; only a map with keys that are no strings could fail.
         Err(_) => "null".to_owned(),
+    }
+}
+
+/// The same JSON with the spaces that people grep for.
+fn spaced(text: String) -> String {
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(value) => dumps(&value),
+        Err(_) => text,
     }
 }
 

@@ -29,6 +29,7 @@
 //! the working directory of the program.
 
 mod allowed;
+mod amend;
 mod effective;
 mod founding;
 mod gucs;
@@ -59,6 +60,7 @@ mod value;
 mod yaml;
 
 pub use allowed::Allowed;
+pub use amend::{amended, new_parameters};
 pub use effective::{Effective, effective};
 pub use founding::{founding, inherited_parameters};
 pub use log_format::{LogField, LogFormat, LogPiece};

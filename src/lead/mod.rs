@@ -13,6 +13,7 @@
 //! its effect; and the command carries the vote it was decided under, so that a verdict of an earlier reign is
 //! refused when it is applied.
 
+mod configure;
 pub mod desk;
 mod handover;
 pub mod inbox;

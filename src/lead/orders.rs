@@ -10,6 +10,7 @@
 //! that change the same thing are serialised by the revision: the second one finds another ground than the one it was
 //! judged on, and is answered 409; a change of something else is no conflict, it is judged again.
 
+use super::configure::configure;
 use super::desk::{Agreed, Desk};
 use super::handover;
 use crate::clock;
@@ -179,7 +180,7 @@ impl Orders {
         };
         let (now, wall_ms) = (clock::now(), clock::wall_ms());
         let judged = match order {
-            Order::Configure { .. } => Some(Judged::Answer(Done::text(501, "Unsupported method"))),
+            Order::Configure { config, whole } => Some(configure(config, *whole, state)),
             Order::Handover(asked) => self
                 .desk
                 .look(&agreed, now, wall_ms, |view| handover::ask(view, asked)),

@@ -1,8 +1,11 @@
 //! What an operator asks of this node alone: a bounded way into the node loop, and the answer back.
 
 use super::agent::Agent;
-use crate::cluster::Done;
+use crate::cluster::{Done, Settings};
+use crate::config::{self, Config};
+use crate::postgres::Refused;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +17,13 @@ const ANSWERED: Duration = Duration::from_secs(600);
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeOrder {
+    /// Say whether this node could work with a change of the dynamic configuration.
+    Vet {
+        /// JSON text of an object.
+        config: String,
+        /// It replaces the configuration.
+        whole: bool,
+    },
     /// Read the node file again.
     Reload,
     /// Restart PostgreSQL, at once or at a time, if what the request asks for holds.
@@ -68,6 +78,7 @@ impl Agent {
     /// Begins what is asked, or answers at once why not.
     pub(super) fn obey(&mut self, asked: Asked) {
         let done = match asked.order {
+            NodeOrder::Vet { config, whole } => return self.vet(&config, whole, asked.answer),
             NodeOrder::Reload => {
                 self.parts.renewal.renew();
                 Done::text(202, "reload scheduled")
@@ -79,4 +90,59 @@ impl Agent {
         // Whoever asked may have gone.
         let _ = asked.answer.send(done);
     }
+
+    /// This node's timings and its PostgreSQL have a say in what is configured; a change that nobody could use is
+    /// refused before it is agreed.
+    fn vet(&self, change: &str, whole: bool, answer: oneshot::Sender<Done>) {
+        let state = self.parts.state.borrow().clone();
+        let old = self.parts.settings.borrow().clone();
+        let fresh = match suitable(&self.parts.config, &state.config, &old, change, whole) {
+            Ok(fresh) => fresh,
+            Err(why) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(Done::text(422, why));
+                return;
+            }
+        };
+        let postgres = self.parts.hands.as_ref().map(|hands| hands.postgres.clone());
+        tokio::spawn(async move {
+            let refused = match postgres {
+                Some(postgres) if !fresh.is_empty() => postgres.vet(&fresh).await,
+                _ => Ok(Vec::new()),
+            };
+            let done = match refused {
+                Ok(refused) if refused.is_empty() => Done::text(200, ""),
+                Ok(refused) => {
+                    let sentence = |one: &Refused| format!("postgresql.parameters.{}: {}", one.name, one.why);
+                    Done::text(422, refused.iter().map(sentence).collect::<Vec<_>>().join("; "))
+                }
+                Err(why) => {
+                    // Every node leaves out what its PostgreSQL refuses, so nothing breaks.
+                    tracing::warn!("the parameters could not be checked: {why}");
+                    Done::text(200, "")
+                }
+            };
+            let _ = answer.send(done);
+        });
+    }
+}
+
+/// The parameters that PostgreSQL has to judge, or what is wrong as far as this node can tell without it. What the
+/// leader says anyway is left to it.
+fn suitable(
+    config: &Config,
+    current: &str,
+    old: &Settings,
+    change: &str,
+    whole: bool,
+) -> Result<BTreeMap<String, String>, String> {
+    let text = match config::amended(current, change, whole) {
+        Ok(Some(text)) => text,
+        _ => return Ok(BTreeMap::new()),
+    };
+    let Ok(new) = config::settings(&text) else {
+        return Ok(BTreeMap::new());
+    };
+    config::check_ttl(&config.raft, &new).map_err(|why| format!("dynamic configuration: ttl: {why}"))?;
+    config::new_parameters(old, &new).map_err(|wrong| wrong.join("; "))
 }

@@ -1,0 +1,170 @@
+//! What a change of the dynamic configuration makes of it, and what is wrong with the result.
+
+use super::gucs::{self, Rule};
+use crate::cluster::Settings;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+type Object = Map<String, Value>;
+
+/// The configuration after a change; `None` when nothing differs, which is no change at all.
+///
+/// # Errors
+/// A sentence, when one of the texts is no JSON object.
+pub fn amended(current: &str, change: &str, whole: bool) -> Result<Option<String>, String> {
+    let change = object(change)?;
+    let mut config = object(current)?;
+    let differs = if whole {
+        let differs = config != change;
+        config = change;
+        differs
+    } else {
+        merge(&mut config, &change)
+    };
+    Ok(differs.then(|| Value::Object(config).to_string()))
+}
+
+fn object(text: &str) -> Result<Object, String> {
+    serde_json::from_str(text)
+        .map_err(|why| format!("the configuration is no JSON object such as {{\"ttl\": 2}}: {why}"))
+}
+
+/// As Patroni merges: `null` removes, objects are merged, and 20 is the same as "20".
+fn merge(config: &mut Object, change: &Object) -> bool {
+    let mut differs = false;
+    for (name, value) in change {
+        match (config.get_mut(name), value) {
+            (old, Value::Null) => {
+                differs |= old.is_some_and(|old| !old.is_null());
+                config.shift_remove(name);
+            }
+            (Some(Value::Object(old)), Value::Object(new)) => differs |= merge(old, new),
+            (Some(old), new) if !new.is_object() && words(old) == words(new) => {}
+            _ => {
+                config.insert(name.clone(), value.clone());
+                differs = true;
+            }
+        }
+    }
+    differs
+}
+
+fn words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What `new` sets of PostgreSQL's parameters otherwise than `old`, as far as PostgreSQL itself can judge it.
+///
+/// # Errors
+/// A sentence for each value that the cluster could not use.
+pub fn new_parameters(old: &Settings, new: &Settings) -> Result<BTreeMap<String, String>, Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut fresh = BTreeMap::new();
+    let sections = [
+        (
+            "parameters",
+            &old.postgresql.parameters,
+            &new.postgresql.parameters,
+        ),
+        (
+            "recovery_conf",
+            &old.postgresql.recovery_conf,
+            &new.postgresql.recovery_conf,
+        ),
+    ];
+    for (section, old, new) in sections {
+        for (name, text) in new.iter().filter(|(name, text)| old.get(*name) != Some(text)) {
+            match gucs::controlled(name) {
+                Some(row) => {
+                    if let Err(why) = row.judge(text) {
+                        wrong.push(format!("postgresql.{section}.{name}: {why}"));
+                    } else if name != "wal_keep_segments" && !matches!(row.rule, Rule::FromNodeFile) {
+                        fresh.insert(name.clone(), text.clone());
+                    }
+                }
+                None if gucs::ours(name).is_none() => {
+                    fresh.insert(name.clone(), text.clone());
+                }
+                None => {}
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(fresh) } else { Err(wrong) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded from Patroni.
+    const CONFIG: &str = r#"{"ttl":20,"loop_wait":2,"postgresql":{"use_pg_rewind":true,"parameters":{"max_connections":100}}}"#;
+
+    #[test]
+    fn a_change_is_merged() {
+        for (change, after) in [
+            (
+                r#"{"ttl":21,"foo":{"bar":1}}"#,
+                Some(
+                    r#"{"ttl":21,"loop_wait":2,"postgresql":{"use_pg_rewind":true,"parameters":{"max_connections":100}},"foo":{"bar":1}}"#,
+                ),
+            ),
+            (r#"{"ttl":"20","foo":null}"#, None),
+            (r#"{"postgresql":{"use_pg_rewind":"True"}}"#, None),
+            (
+                r#"{"ttl":null,"postgresql":{"parameters":{"max_connections":null,"work_mem":"4MB"}}}"#,
+                Some(
+                    r#"{"loop_wait":2,"postgresql":{"use_pg_rewind":true,"parameters":{"work_mem":"4MB"}}}"#,
+                ),
+            ),
+            (
+                r#"{"postgresql":7}"#,
+                Some(r#"{"ttl":20,"loop_wait":2,"postgresql":7}"#),
+            ),
+            (
+                r#"{"ttl":{"a":null}}"#,
+                Some(
+                    r#"{"ttl":{"a":null},"loop_wait":2,"postgresql":{"use_pg_rewind":true,"parameters":{"max_connections":100}}}"#,
+                ),
+            ),
+        ] {
+            assert_eq!(
+                amended(CONFIG, change, false).unwrap().as_deref(),
+                after,
+                "{change}"
+            );
+        }
+        assert_eq!(
+            amended(CONFIG, r#"{"ttl":5}"#, true).unwrap().unwrap(),
+            r#"{"ttl":5}"#
+        );
+        assert_eq!(amended(CONFIG, CONFIG, true).unwrap(), None);
+        assert!(amended(CONFIG, "[1]", false).is_err());
+    }
+
+    #[test]
+    fn only_what_is_new_is_judged() {
+        let settings = |json: &str| super::super::settings(json).unwrap();
+        let old = settings(r#"{"postgresql":{"parameters":{"max_connections":"3","work_mem":"4MB"}}}"#);
+        let new = settings(
+            r#"{"postgresql":{"parameters":{"max_connections":"3","work_mem":"8MB","wal_keep_segments":8,"primary_conninfo":"x"},
+                "recovery_conf":{"restore_command":"cp"}}}"#,
+        );
+        let fresh = new_parameters(&old, &new).unwrap();
+        assert_eq!(fresh.keys().collect::<Vec<_>>(), ["restore_command", "work_mem"]);
+        let bad =
+            settings(r#"{"postgresql":{"parameters":{"max_connections":10,"port":1,"hot_standby":"off"}}}"#);
+        assert_eq!(
+            new_parameters(&old, &bad).unwrap_err(),
+            [
+                "postgresql.parameters.hot_standby: it is always on",
+                "postgresql.parameters.max_connections: 10 is not a number of at least 25",
+                "postgresql.parameters.port: it comes from the node file",
+            ]
+        );
+    }
+}
