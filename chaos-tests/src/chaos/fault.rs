@@ -101,6 +101,10 @@ faults! {
     KillInBackup = "kill-in-backup",
     /// The former primary dies in its pg_rewind.
     KillInRewind = "kill-in-rewind",
+    /// An operator moves the primary to another node, and back, as often as it is answered in time.
+    Switchover = "switchover",
+    /// An operator moves the primary, and the node that it is moved to dies meanwhile.
+    KillInSwitchover = "kill-in-switchover",
     /// A node's wall clock jumps by hours.
     ClockJump = "clock-jump",
 }
@@ -176,6 +180,8 @@ impl Fault {
             | Self::KillInPromote
             | Self::KillInBackup
             | Self::KillInRewind
+            | Self::Switchover
+            | Self::KillInSwitchover
             | Self::ClockJump => hurt_moment::inject(self, arena, pick).await,
         }
     }

@@ -4,6 +4,7 @@ use crate::chaos::arena::{Arena, NODES};
 use crate::chaos::fault::{self, Fault, Hurt, Remedy};
 use crate::chaos::hurt_process::kill_nodes;
 use crate::processes;
+use crate::rest;
 use matriarch::clock::boot_ns;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
         Fault::KillInPromote => kill_in_promote(arena).await,
         Fault::KillInBackup => kill_in_backup(arena, pick).await,
         Fault::KillInRewind => kill_in_rewind(arena).await,
+        Fault::Switchover => switchover(arena, pick).await,
+        Fault::KillInSwitchover => kill_in_switchover(arena, pick).await,
         _ => {
             let node = fault::any(arena, pick)?;
             let hours = [-24, -1, 1, 24][usize::try_from(pick / 8 % 4).unwrap()];
@@ -135,6 +138,56 @@ async fn kill_in_rewind(arena: &mut Arena) -> Result<Hurt, String> {
     arena.held[node] = false;
     arena.supervise();
     kill_with_tool(Fault::KillInRewind, arena, node, "pg_rewind").await
+}
+
+/// Asks for another primary. A refusal in words is an answer too, but no fault.
+async fn ask_for(arena: &Arena, from: usize, to: usize) -> Result<String, String> {
+    let name = |node: usize| &arena.herd.nodes[node].name;
+    let body = format!(r#"{{"leader": "{}", "candidate": "{}"}}"#, name(from), name(to));
+    let (address, port) = arena.herd.nodes[from].rest_addr();
+    match rest::send(address, port, "POST", "/switchover", &body).await {
+        Some((200, text)) => Ok(text),
+        Some((status, text)) => Err(format!("{status}: {text}")),
+        None => Err("no answer".into()),
+    }
+}
+
+/// There and back.
+async fn switchover(arena: &Arena, pick: u64) -> Result<Hurt, String> {
+    let from = fault::primary(arena).await?;
+    let to = fault::standby(arena, pick).await?;
+    let mut said = vec![ask_for(arena, from, to).await?];
+    // The way back needs the former primary to follow again, which other faults may hinder.
+    let end = boot_ns() + MOMENT_NS;
+    while !arena.herd.nodes[from].is_streaming().await && boot_ns() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    said.push(ask_for(arena, to, from).await.unwrap_or_else(|why| why));
+    let (nodes, witness) = (vec![from, to], said.join("; "));
+    Ok(Hurt::new(Fault::Switchover, nodes, witness, Vec::new()))
+}
+
+async fn kill_in_switchover(arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
+    let from = fault::primary(arena).await?;
+    let to = fault::standby(arena, pick).await?;
+    let mark = arena.herd.nodes[from].log().len();
+    {
+        let caught = catch("the stop of the primary", || {
+            let log = arena.herd.nodes[from].log_since(mark);
+            log.contains("received fast shutdown request").then_some(())
+        });
+        // Whoever asks hangs up when the stop is seen.
+        tokio::select! {
+            caught = caught => caught?,
+            answer = ask_for(arena, from, to) => {
+                return Err(format!("it was over before it was seen to begin: {answer:?}"));
+            }
+        }
+    }
+    let hurt = kill_nodes(Fault::KillInSwitchover, arena, &[to])?;
+    let (from, to) = (&arena.herd.nodes[from].name, &arena.herd.nodes[to].name);
+    let witness = format!("{from} was stopping for {to}, which was killed");
+    Ok(Hurt { witness, ..hurt })
 }
 
 async fn rolling_restart(arena: &mut Arena) -> Result<Hurt, String> {
