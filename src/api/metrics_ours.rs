@@ -7,7 +7,14 @@ use std::collections::BTreeMap;
 
 /// The rules that promote another member: each is shown from the start, because a counter that appears with its first
 /// count has no increase that anybody could see. A rule that is not listed is shown once it has promoted.
-pub(super) const PROMOTING: [&str; 4] = ["has-every-byte", "best-standby", "proven", "lease-over"];
+pub(super) const PROMOTING: [&str; 6] = [
+    "switchover",
+    "manual failover",
+    "has-every-byte",
+    "best-standby",
+    "proven",
+    "lease-over",
+];
 
 pub(super) fn our_metrics(page: &mut Page, facts: &Facts, now: Moment) {
     page.family(

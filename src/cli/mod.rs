@@ -39,6 +39,7 @@ mod http;
 mod last_word;
 mod list;
 mod members;
+mod migrate;
 mod out;
 mod patch;
 mod pause;
@@ -79,7 +80,7 @@ use talk::Talk;
 /// The arguments make no sense.
 const USAGE: u8 = 2;
 /// What only `matriarch` can do, so that `patronictl --help` is as short as it was.
-const OURS: [&str; 6] = ["run", "check", "demo", "explain", "completions", "man"];
+const OURS: [&str; 7] = ["run", "check", "migrate", "demo", "explain", "completions", "man"];
 
 /// Keeps PostgreSQL available: one process per node, no other service.
 #[derive(Debug, Parser)]
@@ -135,6 +136,8 @@ pub enum Command {
         /// The node file, or a directory of them
         file: PathBuf,
     },
+    /// Say what becomes of a node file of Patroni, and make one for Matriarch of it
+    Migrate(migrate::Migrate),
     /// Start three nodes on this machine and watch them heal
     Demo(demo::Demo),
     /// Say which rule holds now, and who may be promoted
@@ -176,6 +179,7 @@ impl Command {
                 talk.print(&report)?;
                 return Ok(code);
             }
+            Self::Migrate(command) => return command.execute(&std::env::vars().collect(), talk),
             Self::Demo(command) => command.execute().map(|()| Done::Whole)?,
             Self::LastWord(command) => command.execute().map(|()| Done::Whole)?,
             Self::Completions(command) => command.execute(definition(talk.called), talk)?,
@@ -213,6 +217,7 @@ impl Command {
             Self::Explain(at) => asked!(at),
             Self::Run(_)
             | Self::Check { .. }
+            | Self::Migrate(_)
             | Self::Demo(_)
             | Self::LastWord(_)
             | Self::Completions(_)

@@ -36,6 +36,7 @@ mod gucs;
 mod keys;
 mod log;
 mod log_format;
+mod migration;
 mod model;
 mod node_file;
 mod operator;
@@ -64,6 +65,7 @@ pub use amend::{amended, new_parameters};
 pub use effective::{Effective, effective};
 pub use founding::{founding, inherited_parameters};
 pub use log_format::{LogField, LogFormat, LogPiece};
+pub use migration::{Migration, MigrationWishes, migration};
 pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
     PostgresConfig, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,

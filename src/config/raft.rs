@@ -6,7 +6,7 @@ use super::units;
 use super::value::{Node, Value};
 use std::path::PathBuf;
 
-const PEER_PORT: u16 = 2222;
+pub(super) const PEER_PORT: u16 = 2222;
 
 pub(crate) fn read(reader: &mut Reader, name: &str) -> RaftConfig {
     let default_dir = PathBuf::from(format!("/var/lib/matriarch/{name}"));
@@ -129,7 +129,7 @@ fn bracketed(host: &str) -> String {
 }
 
 /// The host that the file itself gives as this node's address.
-fn guess_host(root: &Node) -> Option<String> {
+pub(super) fn guess_host(root: &Node) -> Option<String> {
     [
         "postgresql.connect_address",
         "restapi.connect_address",
@@ -143,7 +143,7 @@ fn guess_host(root: &Node) -> Option<String> {
 }
 
 /// Where the store ran on the nodes themselves, its hosts are the partners.
-fn store_hosts(root: &Node, own: &str) -> Vec<String> {
+pub(super) fn store_hosts(root: &Node, own: &str) -> Vec<String> {
     for section in ["etcd3", "etcd", "zookeeper"] {
         let Some(hosts) = root.at(&format!("{section}.hosts")) else {
             continue;

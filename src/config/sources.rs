@@ -52,6 +52,24 @@ pub(crate) fn read(path: &Path, env: &BTreeMap<String, String>) -> Result<Writte
     Ok(written)
 }
 
+/// The same for a file whose text is known.
+pub(super) fn parsed(
+    path: &Path,
+    text: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<Written, Vec<Problem>> {
+    let source = Arc::from(path.display().to_string().as_str());
+    let document = yaml::parse(&source, text).map_err(|problem| vec![problem])?;
+    let mut written = Written {
+        root: document.root,
+        warnings: document.warnings,
+    };
+    for prefix in PREFIXES {
+        variables(&mut written, prefix, env);
+    }
+    Ok(written)
+}
+
 fn files(path: &Path) -> Result<Written, Vec<Problem>> {
     let place = Place {
         source: Arc::from(path.display().to_string().as_str()),
@@ -103,7 +121,7 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(files)
 }
 
-fn text(file: &Path) -> Result<String, Problem> {
+pub(super) fn text(file: &Path) -> Result<String, Problem> {
     let size = file
         .metadata()
         .map_err(|error| unreadable(file, &error.to_string()))?
