@@ -135,8 +135,6 @@ const OWN_SERVER: &str = "it tunes Patroni's own server";
 pub(crate) const RAFT_TIMINGS: &str =
     "our Raft timings are heartbeat_interval, election_min and election_max";
 const SLOTS_LATER: &str = "permanent and ignored slots are not supported yet; remove the key";
-const SCRIPT_LATER: &str =
-    "this script is not supported yet; remove the key and run the script yourself once the cluster is up";
 const SSLMODES: &[&str] = &[
     "disable",
     "allow",
@@ -271,9 +269,9 @@ pub(crate) const KEYS: &[Key] = &[
     used("postgresql.remove_data_directory_on_rewind_failure", Flag, Optional("true"), "This node's word on the key of that name in bootstrap.dcs.postgresql."),
     used("postgresql.remove_data_directory_on_diverged_timelines", Flag, Optional("true"), "This node's word on the key of that name in bootstrap.dcs.postgresql."),
     used("postgresql.pg_ctl_timeout", Number(1, 86_400), Optional("60"), "This node's word on bootstrap.dcs.postgresql.pg_ctl_timeout (seconds)."),
-    used("postgresql.callbacks.on_start|on_stop|on_restart|on_reload|on_role_change", Text, Optional("/usr/local/bin/notify.sh"), "Commands; kept, but not run yet (a warning says so)."),
-    refused("postgresql.pre_promote", Text, &[], "a script before promotions is not supported yet; remove the key"),
-    ignored("postgresql.before_stop", Text, "the script is not run yet"),
+    used("postgresql.callbacks.on_start|on_stop|on_restart|on_reload|on_role_change", Text, Optional("/usr/local/bin/notify.sh"), "Commands, run with the action, the role and the scope behind them; a newer one ends an older one."),
+    used("postgresql.pre_promote", Text, Optional("/usr/local/bin/may-i.sh"), "Command before a promotion; unless it ends with 0, another member is chosen."),
+    used("postgresql.before_stop", Text, Optional("/usr/local/bin/drain.sh"), "Command before a clean stop, for at most a minute; how it ends changes nothing."),
     refused("postgresql.create_replica_methods|create_replica_method", List, &["basebackup"], "only basebackup is supported yet; remove the key"),
     ignored("postgresql.use_slots", Any, "it is one setting of the whole cluster, bootstrap.dcs.postgresql.use_slots"),
     ignored("postgresql.proxy_address", Text, NOT_YET),
@@ -283,7 +281,8 @@ pub(crate) const KEYS: &[Key] = &[
     used("bootstrap.pg_hba", List, Optional("[host all all 10.0.0.0/24 scram-sha-256]"), "Lines of the new cluster's pg_hba.conf."),
     ignored("bootstrap.users", Any, "Patroni 4 makes no users either; make roles in bootstrap.post_bootstrap"),
     refused("bootstrap.method", Text, &["initdb"], "only initdb is supported yet; remove the key"),
-    refused("bootstrap.post_bootstrap|post_init", Text, &[], SCRIPT_LATER),
+    used("bootstrap.post_bootstrap", Text, Optional("/usr/local/bin/roles.sh"), "Command run once in a new cluster, with a connection string behind it; unless it ends with 0, the new cluster is given up."),
+    old("bootstrap.post_init", Text, "bootstrap.post_bootstrap"),
     // ---- bootstrap.dcs
     used("bootstrap.dcs.ttl", Seconds, Default("2"), "The lease: how long a lost node keeps others from taking over. Seconds, fractions allowed, up to 300."),
     used("bootstrap.dcs.report_interval", Duration, Default("200ms"), "How often every node reports to the others."),
@@ -313,8 +312,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("bootstrap.dcs.postgresql.recovery_conf", Table, Optional("{restore_command: cp /archive/%f %p}"), "Recovery parameters of every standby."),
     used("bootstrap.dcs.postgresql.pg_hba", List, Optional("[\"host all all 10.0.0.0/24 scram-sha-256\"]"), "All lines of every node's pg_hba.conf; absent, the file is left alone."),
     used("bootstrap.dcs.postgresql.pg_ident", List, Optional("[\"map os-user db-user\"]"), "All lines of every node's pg_ident.conf, likewise."),
-    ignored("bootstrap.dcs.postgresql.connect_address|proxy_address|listen|config_dir|data_dir|pgpass|authentication|bin_dir|bin_name|database|custom_conf|basebackup|rewind|callbacks|use_unix_socket|use_unix_socket_repl|krbsrvname|before_stop", Any, NODE_ONLY),
-    refused("bootstrap.dcs.postgresql.pre_promote", Text, &[], "a script before promotions is not supported yet; remove the key"),
+    ignored("bootstrap.dcs.postgresql.connect_address|proxy_address|listen|config_dir|data_dir|pgpass|authentication|bin_dir|bin_name|database|custom_conf|basebackup|rewind|callbacks|use_unix_socket|use_unix_socket_repl|krbsrvname|before_stop|pre_promote", Any, NODE_ONLY),
     refused("bootstrap.dcs.postgresql.create_replica_methods|create_replica_method", List, &["basebackup"], "only basebackup is supported yet; remove the key"),
     refused("bootstrap.dcs.failsafe_mode", Text, &["off"], "failsafe mode is not supported yet; remove it or set it to off"),
     refused("bootstrap.dcs.pause", Text, &["off"], "a cluster cannot begin paused; remove the key"),

@@ -206,8 +206,12 @@ pub struct PostgresConfig {
     pub pg_ctl_timeout_s: Option<u64>,
     /// Included instead of `postgresql.base.conf`.
     pub custom_conf: Option<PathBuf>,
-    /// Commands by event name; kept, not run yet.
+    /// Commands by event name.
     pub callbacks: BTreeMap<String, String>,
+    /// Command before a promotion.
+    pub pre_promote: Option<String>,
+    /// Command before a clean stop.
+    pub before_stop: Option<String>,
     /// This node's word on pg_rewind.
     pub use_pg_rewind: Option<bool>,
     /// This node's word on a failed rewind.
@@ -227,6 +231,8 @@ pub struct Bootstrap {
     pub initdb: Vec<InitdbOption>,
     /// Lines of the first pg_hba.conf.
     pub pg_hba: Vec<String>,
+    /// Command run once in a new database cluster.
+    pub post_bootstrap: Option<String>,
     /// Whether this node may create the cluster: the section is present.
     pub allow: bool,
 }

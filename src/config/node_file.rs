@@ -213,6 +213,8 @@ fn bootstrap(reader: &mut Reader) -> Bootstrap {
             &["pgdata", "nosync", "no-sync", "pwfile", "sync-only", "version"],
         ),
         pg_hba: reader.lines("bootstrap.pg_hba").unwrap_or_default(),
+        post_bootstrap: postgresql::command(reader, "bootstrap.post_bootstrap")
+            .or_else(|| postgresql::command(reader, "bootstrap.post_init")),
         allow: reader.root().entries().iter().any(|(key, _)| key == "bootstrap"),
     }
 }

@@ -86,6 +86,8 @@ pub(crate) fn read(
             .and_then(|seconds| u64::try_from(seconds).ok()),
         custom_conf: reader.path("postgresql.custom_conf"),
         callbacks,
+        pre_promote: command(reader, "postgresql.pre_promote"),
+        before_stop: command(reader, "postgresql.before_stop"),
         use_pg_rewind: reader.flag_if_given("postgresql.use_pg_rewind"),
         remove_on_rewind_failure: reader.flag_if_given("postgresql.remove_data_directory_on_rewind_failure"),
         remove_on_diverged_timelines: reader
@@ -285,13 +287,24 @@ fn recovery_conf(reader: &mut Reader) -> BTreeMap<String, String> {
 }
 
 fn callbacks(reader: &mut Reader) -> BTreeMap<String, String> {
+    let events = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
     let mut found = BTreeMap::new();
-    for event in ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"] {
-        let path = format!("postgresql.callbacks.{event}");
-        if let Some(command) = reader.text(&path) {
-            reader.warn(&path, "is not run yet");
-            found.insert(event.to_owned(), command);
+    for event in events {
+        if let Some(line) = command(reader, &format!("postgresql.callbacks.{event}")) {
+            found.insert(event.to_owned(), line);
         }
     }
     found
+}
+
+/// A command line, which can be split.
+pub(crate) fn command(reader: &mut Reader, path: &str) -> Option<String> {
+    let line = reader.text(path).filter(|line| !line.trim().is_empty())?;
+    if shlex::split(&line).is_none() {
+        reader.problem(
+            path,
+            format!("\"{line}\" is not a command: a quote in it is not closed"),
+        );
+    }
+    Some(line)
 }

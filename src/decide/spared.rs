@@ -25,6 +25,12 @@ impl Spared {
         self.why = why;
     }
 
+    /// The operator's script was against it.
+    pub fn declined(&mut self, why: String, until: Moment) {
+        self.until = self.until.max(until);
+        self.why = why;
+    }
+
     /// It became primary.
     pub fn succeeded(&mut self) {
         *self = Self::default();

@@ -1,5 +1,6 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
+use super::callbacks::Callbacks;
 use super::data::Holdings;
 use super::fitness::Fitness;
 use super::gap::Gap;
@@ -144,6 +145,7 @@ pub struct Agent {
     pub(super) unreadable: u32,
     pub(super) trouble: Option<String>,
     pub(super) spared: Spared,
+    pub(super) callbacks: Callbacks,
     pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
@@ -212,6 +214,7 @@ impl Agent {
             unreadable: 0,
             trouble: None,
             spared: Spared::default(),
+            callbacks: Callbacks::default(),
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),
@@ -297,6 +300,7 @@ impl Agent {
         if let Some(prober) = prober {
             prober.abort();
         }
+        self.callbacks_finish().await;
         Ok(())
     }
 
@@ -335,6 +339,7 @@ impl Agent {
             .send_if_modified(|pid| std::mem::replace(pid, self.guard.postmaster) != self.guard.postmaster);
         self.look_at_fitness(now);
         self.take_in(now)?;
+        self.call_back();
         let state = self.parts.state.borrow().clone();
         self.duty = self.judge(&state, now);
         self.step(&state, now)?;

@@ -13,6 +13,11 @@ use tokio::sync::Mutex;
 /// A living guard takes a deadline within a millisecond.
 const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long `before_stop` may hold up a clean stop.
+const BEFORE_STOP: Duration = Duration::from_secs(60);
+/// It may load a database.
+const POST_BOOTSTRAP: Duration = Duration::from_secs(24 * 3_600);
+
 /// What PostgreSQL's configuration shall say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
@@ -286,6 +291,55 @@ impl Hands {
         made.map_err(|why| why.to_string())
     }
 
+    /// The command of a callback.
+    pub fn callback(&self, action: &str) -> Option<String> {
+        self.section.callbacks.get(action).cloned()
+    }
+
+    /// Runs a callback: Patroni's arguments are the action, the role and the cluster's name.
+    pub async fn call_back(
+        &self,
+        line: &str,
+        [action, role]: [String; 2],
+        bound: Duration,
+    ) -> Result<(), String> {
+        let args = [action, role, self.config.scope.clone()];
+        self.postgres.run_command(line, &args, &[], bound).await
+    }
+
+    /// Asks the operator's script whether this node may be promoted.
+    pub async fn pre_promote(&self, settings: &Settings) -> Result<(), String> {
+        let Some(line) = &self.section.pre_promote else {
+            return Ok(());
+        };
+        let bound = Duration::from_secs(self.effective(settings).pg_ctl_timeout_s);
+        let ran = self.postgres.run_command(line, &[], &[], bound).await;
+        ran.map_err(|why| format!("pre_promote: {why}"))
+    }
+
+    /// Lets the operator's script do what it has to before a clean stop; the stop comes in any case.
+    pub async fn before_stop(&self) {
+        if let Some(line) = &self.section.before_stop
+            && let Err(why) = self.postgres.run_command(line, &[], &[], BEFORE_STOP).await
+        {
+            tracing::warn!("before_stop: {why}");
+        }
+    }
+
+    /// Runs the operator's script in the new database cluster; what it refuses is not kept.
+    pub async fn post_bootstrap(&self) -> Result<(), String> {
+        let Some(line) = &self.config.bootstrap.post_bootstrap else {
+            return Ok(());
+        };
+        let (dsn, pgpass) = self.postgres.script_login()?;
+        let env = [("PGPASSFILE", pgpass)];
+        let ran = self
+            .postgres
+            .run_command(line, &[dsn], &env, POST_BOOTSTRAP)
+            .await;
+        ran.map_err(|why| format!("bootstrap.post_bootstrap: {why}"))
+    }
+
     /// Where a standby finds its primary, and the slot kept for it there.
     pub fn upstream(
         &self,
@@ -325,12 +379,24 @@ fn login(login: &config::Login) -> postgres::Login {
     }
 }
 
+/// Where a server that was told nothing puts its socket: Debian's and Red Hat's place, else PostgreSQL's.
+fn default_socket_dir() -> std::path::PathBuf {
+    let usual = std::path::Path::new("/var/run/postgresql");
+    let place = if usual.is_dir() {
+        usual
+    } else {
+        std::path::Path::new("/tmp")
+    };
+    place.to_owned()
+}
+
 fn setup(config: &Config, section: &PostgresConfig) -> postgres::Setup {
     let socket = section
         .parameters
         .get("unix_socket_directories")
         .and_then(|dirs| dirs.split(',').map(str::trim).find(|dir| dir.starts_with('/')))
-        .map(Into::into);
+        .map(Into::into)
+        .or_else(|| section.use_unix_socket.then(default_socket_dir));
     postgres::Setup {
         data_dir: section.data_dir.clone(),
         config_dir: section.config_dir.clone(),

@@ -62,6 +62,8 @@ pub enum Done {
     Risen(Epoch),
     /// It could not be; what was started has been stopped again.
     NotRisen(Epoch, String),
+    /// The operator's script was against the promotion; nothing was changed.
+    Declined(Epoch, String),
     /// A promise is kept.
     Promised(Promise),
     /// A change of the synchronous standbys is proved.

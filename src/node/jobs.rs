@@ -130,6 +130,7 @@ pub async fn fence(hands: Hands) -> Done {
 
 /// Stops cleanly (fast), or at once when that takes longer than `patience`.
 pub async fn stop(hands: Hands, patience: Duration) -> Done {
+    hands.before_stop().await;
     let _ = hands.guard.signal(nix::sys::signal::Signal::SIGINT).await;
     if hands.gone_within(patience).await {
         return Done::Good;
@@ -195,6 +196,9 @@ pub async fn promote(
     (current, target): (Timeline, Timeline),
     slots: Vec<MemberName>,
 ) -> Done {
+    if let Err(why) = hands.pre_promote(&wanted.settings).await {
+        return Done::Declined(epoch, why);
+    }
     let work = async {
         if wanted.names.is_some() {
             // Who acknowledges is in force before anything can be written.
@@ -262,7 +266,12 @@ pub async fn bootstrap(hands: Hands, wanted: Wanted, epoch: Epoch, create: bool)
             hands.configure(&wanted).await?;
         }
         serve_from_disk(&hands, settings, epoch, patience(settings)).await?;
-        hands.create_roles(create).await
+        hands.create_roles(create).await?;
+        if create {
+            hands.post_bootstrap().await
+        } else {
+            Ok(())
+        }
     };
     rise(hands.clone(), epoch, work).await
 }

@@ -16,6 +16,7 @@
 //! same epoch.
 
 mod agent;
+mod callbacks;
 pub mod charge;
 mod data;
 mod disk;

@@ -5,10 +5,13 @@ use super::data::{self, Holdings};
 use super::job::{Done, Purpose};
 use super::jobs;
 use crate::clock;
+use crate::cluster::{Epoch, Moment};
 use crate::decide::duty::Data;
 
 /// After a failed job the same is tried again no sooner than this.
 const RETRY_MS: u64 = 1_000;
+/// One whose `pre_promote` was against it, for at least this long.
+const DECLINED_MS: u64 = 10_000;
 
 impl Agent {
     /// Draws the consequences of a finished job.
@@ -56,6 +59,7 @@ impl Agent {
                 self.postmaster.send_modify(|_| ());
                 tracing::info!("primary of epoch {epoch}: accepting writes");
             }
+            Done::Declined(epoch, why) => self.declined(epoch, why, now),
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.fitness.doubt(now);
@@ -116,6 +120,17 @@ impl Agent {
         Ok(())
     }
 
+    /// The operator's script was against it, before anything was changed: a good standby goes on as one.
+    fn declined(&mut self, epoch: Epoch, why: String, now: Moment) {
+        tracing::warn!("not promoted in epoch {epoch}: {why}");
+        let spared_ms = self.parts.settings.borrow().ttl_ms.max(DECLINED_MS);
+        self.spared.declined(why.clone(), now.plus(spared_ms));
+        self.trouble = Some(why.clone());
+        self.running = None;
+        self.parts.tenancy.stand_down();
+        self.ended = Some((epoch, why));
+    }
+
     fn settle_good(&mut self, purpose: &Purpose) -> Result<(), AgentError> {
         match purpose {
             Purpose::Chores => self.checkpointed = self.running,
@@ -127,6 +142,7 @@ impl Agent {
                 self.trouble = None;
             }
             Purpose::Prepare(epoch) => self.prepared = Some(*epoch),
+            Purpose::Configure => self.callbacks_after_reload(),
             Purpose::Stop => self.holdings.set_end(None),
             _ => {}
         }

@@ -154,6 +154,7 @@ impl Agent {
             self.holdings = Holdings::default();
         }
         tracing::warn!("stopping PostgreSQL at once: {why}");
+        self.callbacks_expect_stop(false);
         self.trouble = Some(format!("was stopped because {why}"));
         self.job = Some(jobs::spawn(Purpose::Fence, |_| jobs::fence(hands)));
         Ok(())
@@ -161,6 +162,7 @@ impl Agent {
 
     fn leave(&mut self, hands: Hands) {
         self.trouble = Some("was stopped with its daemon".to_owned());
+        self.callbacks_expect_stop(false);
         self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, LEAVE)));
     }
 
@@ -375,6 +377,7 @@ impl Agent {
             return false;
         }
         let hands = hands.clone();
+        self.callbacks_expect_stop(false);
         self.holdings.set_end(None);
         self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP_STANDBY)));
         true

@@ -1,5 +1,6 @@
 //! Copies the data of a running server.
 
+use super::aside::is_ours;
 use super::run::Program;
 use super::{Postgres, PostgresError, files};
 use crate::cluster::Endpoint;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 const DEADLINE: Duration = Duration::from_secs(48 * 3600);
 
 impl Postgres {
-    /// Copies into `<data_dir>.matriarch-new` and renames it when complete; a mount point is filled in place.
+    /// Copies into `<data_dir>.matriarch-new` and renames it when complete; in a mount point, beside the place of each file.
     pub async fn base_backup(
         &self,
         from: &Endpoint,
@@ -19,20 +20,14 @@ impl Postgres {
         let dir = self.data_dir();
         self.write_pgpass()?;
         let in_place = files::is_mount_point(dir);
-        let target = if in_place {
-            dir.to_owned()
-        } else {
-            files::beside(dir, ".matriarch-new")
-        };
-        if !in_place {
-            if files::names(dir)?.is_some_and(|names| !names.is_empty()) {
-                return Err(PostgresError::Misconfigured(format!(
-                    "{} is not empty; move it aside first",
-                    dir.display()
-                )));
-            }
-            files::remove_tree_aside(&target).await?;
+        let target = self.copy_place();
+        if files::names(dir)?.is_some_and(|names| names.iter().any(|name| !is_ours(name))) {
+            return Err(PostgresError::Misconfigured(format!(
+                "{} is not empty; move it aside first",
+                dir.display()
+            )));
         }
+        files::remove_tree_aside(&target).await?;
         files::make_private_dir(&target, self.owner())?;
         let program = Program::new("pg_basebackup", DEADLINE)
             .arg("-D")
@@ -49,15 +44,13 @@ impl Postgres {
         let finished = self.watch_program(program, |_| (), show).await?;
         progress.send_replace(None);
         if !finished.good {
-            if !in_place {
-                files::remove_tree_aside(&target).await?;
-            }
+            files::remove_tree_aside(&target).await?;
             return Err(Program::failed("pg_basebackup", finished.words));
         }
         // The source may not have had the signal at that moment; a copy must never start as anything but a standby.
         self.set_signal_in(&target, true)?;
         if in_place {
-            return Ok(());
+            return self.spread(&target);
         }
         // An empty directory in the way is replaced by the rename.
         files::rename(&target, dir)

@@ -40,7 +40,7 @@ impl Postgres {
     }
 
     fn write_conf_now(&self, conf: &ServerConf) -> Result<bool, PostgresError> {
-        let (dir, owner) = (self.data_dir(), self.owner());
+        let (dir, config, owner) = (self.data_dir(), self.config_dir(), self.owner());
         if let Some(name) = conf
             .parameters
             .keys()
@@ -55,21 +55,24 @@ impl Postgres {
         self.write_pgpass()?;
         self.mark()?;
         self.release_timelines()?;
-        let (main, base) = (dir.join("postgresql.conf"), dir.join(BASE));
+        self.bring_conf()?;
+        let (main, base) = (self.main_conf(), config.join(BASE));
         if !files::exists(&base) && files::read(&main)?.is_some_and(|text| !text.starts_with(HEAD)) {
             files::rename(&main, &base)?;
         }
-        let mut changed = files::replace_changed(&main, &self.main_text(conf, files::exists(&base)), owner)?;
+        let included = self.included(files::exists(&base));
+        let mut changed = files::replace_changed(&main, &self.main_text(conf, &included), owner)?;
         for (name, lines) in [("pg_hba.conf", &conf.hba), ("pg_ident.conf", &conf.ident)] {
             if let Some(lines) = lines {
                 changed |=
-                    files::replace_changed(&dir.join(name), &format!("{HEAD}{}", lines_of(lines)), owner)?;
+                    files::replace_changed(&config.join(name), &format!("{HEAD}{}", lines_of(lines)), owner)?;
             }
         }
         let auto = dir.join("postgresql.auto.conf");
         if let Some(text) = files::read(&auto)? {
             changed |= files::replace_changed(&auto, &conf_file::without(&text, &self.ours(conf)), owner)?;
         }
+        self.keep_conf()?;
         Ok(changed)
     }
 
@@ -80,7 +83,7 @@ impl Postgres {
 
     /// Adds lines to the pg_hba.conf of a new database cluster: those of `bootstrap.pg_hba` come behind initdb's own.
     pub fn append_hba(&self, lines: &[String]) -> Result<(), PostgresError> {
-        let path = self.data_dir().join("pg_hba.conf");
+        let path = self.config_dir().join("pg_hba.conf");
         let mut text = files::read(&path)?.unwrap_or_default();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -89,8 +92,17 @@ impl Postgres {
         files::replace_changed(&path, &text, self.owner()).map(|_| ())
     }
 
-    fn main_text(&self, conf: &ServerConf, based: bool) -> String {
-        let (setup, dir) = (self.setup(), self.data_dir());
+    /// The line that includes what the operator wrote.
+    fn included(&self, based: bool) -> String {
+        match &self.setup().custom_conf {
+            Some(custom) => format!("include {}\n", conf_file::quote(&custom.to_string_lossy())),
+            None if based => format!("include '{BASE}'\n"),
+            None => String::new(),
+        }
+    }
+
+    fn main_text(&self, conf: &ServerConf, include: &str) -> String {
+        let (setup, config) = (self.setup(), self.config_dir());
         let mut parameters = conf.parameters.clone();
         if let Some(names) = &conf.names {
             parameters.insert(NAMES.to_owned(), names.clone());
@@ -101,16 +113,16 @@ impl Postgres {
         default("listen_addresses", setup.listen_addresses.clone());
         default("port", setup.port.to_string());
         default("cluster_name", setup.scope.clone());
-        default("hba_file", dir.join("pg_hba.conf").to_string_lossy().into_owned());
-        default(
-            "ident_file",
-            dir.join("pg_ident.conf").to_string_lossy().into_owned(),
-        );
-        let include = if based {
-            format!("include '{BASE}'\n")
-        } else {
-            String::new()
-        };
+        // Where there is none, the file included may name one.
+        for (parameter, name, lines) in [
+            ("hba_file", "pg_hba.conf", &conf.hba),
+            ("ident_file", "pg_ident.conf", &conf.ident),
+        ] {
+            let path = config.join(name);
+            if lines.is_some() || files::exists(&path) {
+                default(parameter, path.to_string_lossy().into_owned());
+            }
+        }
         let server = conf_file::lines(&parameters);
         let recovery = conf_file::lines(&self.recovery(conf));
         format!("{HEAD}{include}\n{server}\n# Recovery\n{recovery}")

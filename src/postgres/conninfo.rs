@@ -54,6 +54,11 @@ impl Postgres {
         self.conninfo(login, &from.host, from.port, None)
     }
 
+    /// Connection string of a script that administers the local server.
+    pub(super) fn script_conninfo(&self, host: &str) -> String {
+        self.conninfo(&self.setup().superuser, host, self.setup().port, None)
+    }
+
     /// The password stays in the password file.
     fn conninfo(&self, login: &Login, host: &str, port: u16, name: Option<&str>) -> String {
         let setup = self.setup();

@@ -1,6 +1,6 @@
 //! What a data directory holds, as its control file and its names tell.
 
-use super::{Postgres, PostgresError, files};
+use super::{Postgres, PostgresError, aside, files};
 use crate::clock;
 use crate::cluster::{Lsn, Timeline};
 use std::collections::BTreeMap;
@@ -122,7 +122,8 @@ impl Postgres {
                 "postgresql.data_dir: {shown} is not a directory; remove it"
             )));
         }
-        let names = files::names(dir)?.unwrap_or_default();
+        let mut names = files::names(dir)?.unwrap_or_default();
+        names.retain(|name| !aside::is_ours(name));
         if names.is_empty() {
             return Ok(DataDir::Empty);
         }

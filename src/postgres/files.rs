@@ -140,6 +140,15 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), PostgresError> {
     }
 }
 
+/// Removes a file or a directory with all it holds.
+pub(super) fn remove(path: &Path) -> Result<(), PostgresError> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+        remove_tree(path)
+    } else {
+        remove_file(path)
+    }
+}
+
 /// The same without holding up anybody else: a large directory takes a while.
 pub(super) async fn remove_tree_aside(path: &Path) -> Result<(), PostgresError> {
     let path = path.to_owned();

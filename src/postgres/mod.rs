@@ -4,6 +4,7 @@
 //!   Setup -> Postgres::new     programs found, version and owner checked; nothing touched
 //!   files    inspect, write_conf, append_hba, set_standby_signal, move_aside, reserve_timelines, fork_of
 //!   programs initdb, base_backup, rewind, wal_end, vet        (run.rs: one way to run one)
+//!   commands of the operator: callbacks and scripts     (command.rs)
 //!   SQL      Session: probe, promote, reload, slots, checkpoint, roles
 //! ```
 //!
@@ -18,15 +19,16 @@
 //! - A reserved timeline that no promotion used is taken back before the next start; PostgreSQL would follow it.
 //! - A program that is given up ends with everything it started.
 //!
-//! Caveats: when the data directory is a mount point, it cannot be renamed. A copy is then made in place (PostgreSQL
-//! refuses to start a copy without its control file, which comes last), a rewind too, and old data must be removed by
-//! hand. The local connection does not use TLS. A standby without a WAL receiver knows its timeline only as of its last
+//! Caveats: a data directory that is a mount point cannot be renamed. Its old data and an unfinished copy wait in
+//! directories inside it, a rewind is made in place. The local connection does not use TLS. A standby without a WAL receiver knows its timeline only as of its last
 //! restart point: what was read from disk before the start ([`Postgres::wal_end`]) may be newer.
 
 mod aside;
 mod backup;
+mod command;
 mod conf;
 mod conf_file;
+mod conf_place;
 mod conninfo;
 mod control;
 mod error;
@@ -47,6 +49,7 @@ mod timelines;
 mod vet;
 mod wal_end;
 
+pub use command::words;
 pub use control::{Control, DataDir};
 pub use error::PostgresError;
 pub use find::Version;
@@ -135,6 +138,10 @@ impl Postgres {
             dir.to_string(),
             format!("--config-file={}", self.main_conf().display()),
         ];
+        if self.has_config_apart() {
+            // The operator's own file may name another directory.
+            args.push(format!("--data-directory={dir}"));
+        }
         args.extend(
             command_line
                 .iter()

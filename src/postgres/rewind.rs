@@ -10,6 +10,8 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// From this line on pg_rewind may have changed the data.
 const POINT_OF_NO_RETURN: &str = "rewinding from last common checkpoint";
+/// Where its single-user server finds a configuration outside the data directory.
+const CONFIG_FILE_SINCE: u32 = 15;
 /// The control file's state of a standby that was stopped cleanly; pg_rewind recovers a crashed server itself.
 const STOPPED_STANDBY: &str = "shut down in recovery";
 
@@ -19,7 +21,8 @@ impl Postgres {
     pub async fn rewind(&self, from: &Endpoint) -> Result<(), PostgresError> {
         let dir = self.data_dir();
         self.write_pgpass()?;
-        if files::is_mount_point(dir) {
+        // A configuration elsewhere names this very directory.
+        if files::is_mount_point(dir) || self.has_config_apart() {
             return self
                 .rewind_in(dir, from)
                 .await
@@ -76,8 +79,16 @@ impl Postgres {
             .arg("--single")
             .arg("-F")
             .arg("-D")
-            .arg(dir)
-            .arg("template1");
+            .arg(dir);
+        let program = if self.has_config_apart() {
+            let config = self.main_conf().display().to_string();
+            program
+                .arg(format!("--config-file={config}"))
+                .arg(format!("--data-directory={}", dir.display()))
+        } else {
+            program
+        };
+        let program = program.arg("template1");
         self.run_program(program).await
     }
 
@@ -88,6 +99,11 @@ impl Postgres {
             .arg("--source-server")
             .arg(self.program_conninfo(&self.setup().rewind, from))
             .args(self.setup().rewind_options.iter().cloned());
+        let program = if self.has_config_apart() && self.version().major >= CONFIG_FILE_SINCE {
+            program.arg(format!("--config-file={}", self.main_conf().display()))
+        } else {
+            program
+        };
         let mut touched = false;
         let watch = |line: &str| touched |= line.contains(POINT_OF_NO_RETURN);
         let finished = self.watch_program(program, |_| (), watch).await;

@@ -119,7 +119,7 @@ impl Postgres {
         let mut child = command
             .spawn()
             .map_err(PostgresError::file("run the program", &path))?;
-        let mut group = Group(child.id());
+        let mut group = Group::of(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let mut errors = errors;
         let mut last = VecDeque::with_capacity(LAST_LINES);
@@ -175,10 +175,16 @@ impl Postgres {
 }
 
 /// The processes of a program that has not ended by itself; killed when dropped.
-struct Group(Option<u32>);
+pub(super) struct Group(Option<u32>);
 
 impl Group {
-    fn disband(&mut self) {
+    /// The group that this process leads.
+    pub(super) fn of(leader: Option<u32>) -> Self {
+        Self(leader)
+    }
+
+    /// It has ended by itself; what it left running on purpose stays.
+    pub(super) fn disband(&mut self) {
         self.0 = None;
     }
 }

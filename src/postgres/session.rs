@@ -261,7 +261,7 @@ fn ways(setup: &Setup) -> Vec<(Config, String)> {
 }
 
 /// Where the local server listens for us, the best way first.
-fn hosts(setup: &Setup) -> Vec<String> {
+pub(super) fn hosts(setup: &Setup) -> Vec<String> {
     let socket = setup.unix_socket_dir.iter().map(|dir| dir.display().to_string());
     let first = setup.listen_addresses.split(',').map(str::trim).next();
     let tcp = match first.unwrap_or_default() {

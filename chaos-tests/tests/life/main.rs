@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod bootstrap;
+mod callbacks;
 mod daemon_fails;
 mod disk_full;
 mod frozen;

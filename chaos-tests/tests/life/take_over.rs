@@ -215,3 +215,65 @@ async fn a_server_on_another_port_is_refused_and_left_running() {
     );
     plain::stop(&herd.nodes[0].data_dir());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_outside_the_data_directory_stays_there() {
+    let mut herd = Herd::new(3, Options::default());
+    production(&herd.nodes[0]).await;
+    let (data, etc) = (herd.nodes[0].data_dir(), herd.nodes[0].dir.join("etc"));
+    plain::stop(&data);
+    std::fs::create_dir(&etc).unwrap();
+    matriarch_chaos::herd::give_to_postgres(&etc);
+    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+        std::fs::rename(data.join(name), etc.join(name)).unwrap();
+    }
+    let dirs = format!(
+        "data_directory = '{}'\nhba_file = '{1}/pg_hba.conf'\nident_file = '{1}/pg_ident.conf'\n",
+        data.display(),
+        etc.display()
+    );
+    let mut file = std::fs::File::options()
+        .append(true)
+        .open(etc.join("postgresql.conf"))
+        .unwrap();
+    file.write_all(dirs.as_bytes()).unwrap();
+    plain::start(
+        &data,
+        &format!("-c config_file={}/postgresql.conf", etc.display()),
+    );
+    // Without the right key it is refused, and the sentence names the key.
+    herd.nodes[0].start();
+    let hint = format!("set postgresql.config_dir: {}", etc.display());
+    herd.until("the refusal", 20, async || herd.nodes[0].log().contains(&hint))
+        .await;
+    for node in &mut herd.nodes {
+        let text = std::fs::read_to_string(node.file()).unwrap();
+        let etc = node.dir.join("etc");
+        let text = text.replace(
+            "postgresql:\n  listen",
+            &format!("postgresql:\n  config_dir: {}\n  listen", etc.display()),
+        );
+        std::fs::write(node.file(), text).unwrap();
+    }
+    herd.nodes[0].reap();
+    let pid = herd.nodes[0].postmaster_pid();
+    herd.nodes.iter_mut().for_each(Node::start);
+    assert_eq!(herd.await_whole(60).await, 0);
+    assert_eq!(herd.nodes[0].postmaster_pid(), pid);
+    assert!(etc.join("postgresql.base.conf").exists());
+    // The copies got the files they lacked, and any node can be primary.
+    herd.nodes[0].kill_whole();
+    let new = herd.await_primary(FAILOVER_S, |i| i != 0).await;
+    assert_eq!(herd.nodes[new].sql("SHOW work_mem").await.unwrap(), "7MB");
+    let read = herd.nodes[new].sql("SHOW config_file").await.unwrap();
+    assert_eq!(
+        read,
+        herd.nodes[new]
+            .dir
+            .join("etc/postgresql.conf")
+            .display()
+            .to_string()
+    );
+    herd.nodes[0].start();
+    herd.await_whole(60).await;
+}

@@ -1,0 +1,126 @@
+//! The operator's own scripts: told what became of PostgreSQL, asked before a promotion, run in a new cluster.
+
+use crate::FAILOVER_S;
+use matriarch_chaos::{Herd, Node, Options, herd::give_to_postgres};
+use std::path::PathBuf;
+
+/// A script in the node's directory.
+fn script(node: &Node, name: &str, text: &str) -> PathBuf {
+    let path = node.dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    give_to_postgres(&path);
+    path
+}
+
+/// More lines of a section that the node file has already, indented by two.
+fn add(node: &Node, section: &str, lines: &str) {
+    let text = std::fs::read_to_string(node.file()).unwrap();
+    let head = format!("{section}:\n");
+    assert!(text.contains(&head));
+    std::fs::write(node.file(), text.replacen(&head, &format!("{head}{lines}"), 1)).unwrap();
+}
+
+fn told(node: &Node) -> Vec<String> {
+    let text = std::fs::read_to_string(node.dir.join("told")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Writes down every callback and script with its arguments.
+fn listen(node: &Node) {
+    let note = script(
+        node,
+        "note.sh",
+        &format!("echo \"$*\" >> {}/told\n", node.dir.display()),
+    );
+    let mut lines = format!("  before_stop: sh {} before_stop\n  callbacks:\n", note.display());
+    for event in ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"] {
+        lines.push_str(&format!("    {event}: sh {}\n", note.display()));
+    }
+    add(node, "postgresql", &lines);
+}
+
+async fn until_told(herd: &Herd, node: usize, what: &str) {
+    herd.until(
+        &format!("{} is told '{what}'", herd.nodes[node].name),
+        20,
+        async || told(&herd.nodes[node]).iter().any(|line| line == what),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_are_told_each_change_with_patronis_words() {
+    let mut herd = Herd::new(3, Options::default());
+    herd.nodes.iter().for_each(listen);
+    herd.nodes.iter_mut().for_each(Node::start);
+    let old = herd.await_whole(60).await;
+    let scope = herd.nodes[old].patroni("/patroni/scope").await.unwrap();
+    until_told(&herd, old, &format!("on_start primary {scope}")).await;
+    assert_eq!(told(&herd.nodes[old])[0], format!("on_start primary {scope}"));
+    for replica in herd.others(old) {
+        until_told(&herd, replica, &format!("on_start replica {scope}")).await;
+    }
+    herd.nodes[old].kill_whole();
+    let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
+    until_told(&herd, new, &format!("on_role_change primary {scope}")).await;
+    let third = herd.others(new).into_iter().find(|i| *i != old).unwrap();
+    until_told(&herd, third, &format!("on_reload replica {scope}")).await;
+    herd.nodes[third].terminate();
+    until_told(&herd, third, &format!("on_stop replica {scope}")).await;
+    let lines = told(&herd.nodes[third]);
+    let place = |what: &str| lines.iter().position(|line| line.starts_with(what));
+    assert!(place("before_stop") < place("on_stop"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_pre_promote_is_against_it_leaves_the_promotion_to_another() {
+    let mut herd = Herd::new(3, Options::default());
+    herd.nodes.iter_mut().for_each(Node::start);
+    let old = herd.await_whole(60).await;
+    // The first by name would be chosen, the other being equal.
+    let refusing = herd.others(old)[0];
+    let pid = herd.nodes[refusing].postmaster_pid();
+    herd.nodes[refusing].kill_daemon();
+    herd.nodes[refusing].reap();
+    add(&herd.nodes[refusing], "postgresql", "  pre_promote: 'false'\n");
+    herd.nodes[refusing].start();
+    herd.await_whole(60).await;
+    herd.nodes[old].kill_whole();
+    let new = herd.await_primary(2 * FAILOVER_S, |i| i != old).await;
+    assert_ne!(new, refusing);
+    herd.await_streaming(refusing, 30).await;
+    assert_eq!(
+        herd.nodes[refusing].postmaster_pid(),
+        pid,
+        "the standby was restarted for it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_bootstrap_that_fails_gives_the_new_cluster_up_and_another_attempt_succeeds() {
+    let mut herd = Herd::new(3, Options::default());
+    let shared = herd.dir().to_owned();
+    for node in &herd.nodes {
+        let text = format!(
+            "test -n \"$PGPASSFILE\" || exit 2\n[ -e {0}/tried ] || {{ touch {0}/tried; exit 1; }}\n\
+             psql \"$1\" -qc 'CREATE TABLE made_by_script ()'\n",
+            shared.display()
+        );
+        let path = script(node, "boot.sh", &text);
+        add(
+            node,
+            "bootstrap",
+            &format!("  post_bootstrap: sh {}\n", path.display()),
+        );
+    }
+    herd.nodes.iter_mut().for_each(Node::start);
+    let primary = herd.await_whole(90).await;
+    let made = "SELECT count(*) FROM pg_class WHERE relname = 'made_by_script'";
+    assert_eq!(herd.nodes[primary].sql(made).await.unwrap(), "1");
+    let complaints = herd.nodes.iter().map(|node| {
+        node.log()
+            .matches("bootstrap.post_bootstrap: sh ended with exit status: 1")
+            .count()
+    });
+    assert_eq!(complaints.sum::<usize>(), 1, "one clear line");
+}

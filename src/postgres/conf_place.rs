@@ -1,0 +1,62 @@
+//! Configuration files that lie outside the data directory: brought there, and carried along in copies of the data.
+//!
+//! initdb writes them into the data directory, and a base backup copies that only. So they are copied out after the
+//! one, and kept beside the data under Patroni's names (`pg_hba.conf.backup`), from where a new copy gets those it lacks.
+
+use super::{Postgres, PostgresError, files};
+
+/// What is kept; the first is never brought back as it was, because we write it anew.
+const FILES: [&str; 4] = [
+    "postgresql.conf",
+    "postgresql.base.conf",
+    "pg_hba.conf",
+    "pg_ident.conf",
+];
+
+impl Postgres {
+    /// Whether the configuration lies outside the data directory.
+    pub(super) fn has_config_apart(&self) -> bool {
+        self.config_dir() != self.data_dir()
+    }
+
+    /// Sees to it that the directory holds what the server cannot do without.
+    pub(super) fn bring_conf(&self) -> Result<(), PostgresError> {
+        if !self.has_config_apart() {
+            return Ok(());
+        }
+        let (data, config, owner) = (self.data_dir(), self.config_dir(), self.owner());
+        if !files::exists(config) {
+            files::make_private_dir(config, owner)?;
+        }
+        for name in FILES {
+            let place = config.join(name);
+            let (made, kept) = (data.join(name), data.join(format!("{name}.backup")));
+            if !files::exists(&place) {
+                // Our own file is written anew, and must not be taken for the operator's.
+                let lost = match files::read(&made)? {
+                    Some(text) => Some(text),
+                    None if name != "postgresql.conf" => files::read(&kept)?,
+                    None => None,
+                };
+                if let Some(text) = lost {
+                    files::replace(&place, &text, owner)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps them beside the data.
+    pub(super) fn keep_conf(&self) -> Result<(), PostgresError> {
+        if !self.has_config_apart() {
+            return Ok(());
+        }
+        for name in FILES {
+            if let Some(text) = files::read(&self.config_dir().join(name))? {
+                let kept = self.data_dir().join(format!("{name}.backup"));
+                files::replace_changed(&kept, &text, self.owner())?;
+            }
+        }
+        Ok(())
+    }
+}
