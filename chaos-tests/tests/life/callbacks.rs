@@ -15,7 +15,7 @@ fn script(node: &Node, name: &str, text: &str) -> PathBuf {
 /// More lines of a section that the node file has already, indented by two.
 fn add(node: &Node, section: &str, lines: &str) {
     let text = std::fs::read_to_string(node.file()).unwrap();
-    let head = format!("{section}:\n");
+    let head = format!("\n{section}:\n");
     assert!(text.contains(&head));
     std::fs::write(node.file(), text.replacen(&head, &format!("{head}{lines}"), 1)).unwrap();
 }
