@@ -267,6 +267,7 @@ fn report(tenure: Tenure) -> Report {
                 flushed: Some(Lsn(5)),
                 sync_state: "quorum".to_owned(),
             }],
+            oldest: Some(Lsn(8)),
         }),
         unpromotable: Some("no".to_owned()),
         activity: Some("initdb".to_owned()),

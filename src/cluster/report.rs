@@ -174,6 +174,8 @@ pub struct PostgresReport {
     pub pending_restart: Vec<(String, String, String)>,
     /// Primary: who streams from it.
     pub senders: Vec<Sender>,
+    /// Primary: where the oldest log it still has begins.
+    pub oldest: Option<Lsn>,
 }
 
 /// What a node says of an epoch it holds or held.

@@ -77,6 +77,15 @@ pub struct PostgresSettings {
     pub pg_ctl_timeout_s: u64,
 }
 
+impl Settings {
+    /// How long a clean stop of a primary may take before it is killed: `primary_stop_timeout`, which counts only where
+    /// nothing that was acknowledged can be lost by it.
+    pub fn primary_stop_bound_s(&self) -> Option<u64> {
+        let counts = self.synchronous_mode != SyncMode::Off && self.primary_stop_timeout_s > 0;
+        counts.then_some(self.primary_stop_timeout_s)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -114,5 +123,23 @@ impl Default for PostgresSettings {
             pg_ident: None,
             pg_ctl_timeout_s: 60,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_bounded_only_in_a_synchronous_mode() {
+        let mut settings = Settings {
+            primary_stop_timeout_s: 7,
+            ..Settings::default()
+        };
+        assert_eq!(settings.primary_stop_bound_s(), None);
+        settings.synchronous_mode = SyncMode::Quorum;
+        assert_eq!(settings.primary_stop_bound_s(), Some(7));
+        settings.primary_stop_timeout_s = 0;
+        assert_eq!(settings.primary_stop_bound_s(), None);
     }
 }

@@ -12,6 +12,7 @@ use super::orders::Asked;
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::tenancy::Tenancy;
+use super::wal_gone::WalGone;
 use crate::clock;
 use crate::cluster::{
     Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
@@ -146,6 +147,9 @@ pub struct Agent {
     pub(super) trouble: Option<String>,
     pub(super) spared: Spared,
     pub(super) callbacks: Callbacks,
+    pub(super) wal_gone: WalGone,
+    /// So many attempts to copy, rewind or create the data have failed in a row.
+    pub(super) failed_copies: u32,
     pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
@@ -215,6 +219,8 @@ impl Agent {
             trouble: None,
             spared: Spared::default(),
             callbacks: Callbacks::default(),
+            wal_gone: WalGone::default(),
+            failed_copies: 0,
             caught_up: false,
             leaving: false,
             duty: Duty::Rest("starting".to_owned()),

@@ -36,7 +36,11 @@ pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::I
 impl Agent {
     /// Publishes the report and the facts; an important change goes out at once.
     pub(super) fn publish(&mut self, state: &Arc<State>, now: Moment) {
-        let report = self.report(state, now);
+        let oldest = self.wal_kept();
+        let mut report = self.report(state, now);
+        if let Some(postgres) = &mut report.postgres {
+            postgres.oldest = oldest;
+        }
         let before = self.parts.report.borrow().clone();
         let awaited = self
             .poked_at
@@ -166,9 +170,13 @@ impl Agent {
             Purpose::Restart(_) => "starting as primary",
             _ => return None,
         };
-        Some(match progress {
+        let what = match progress {
             Some(progress) => format!("{what} {progress}"),
             None => what.to_owned(),
+        };
+        Some(match &self.duty {
+            Duty::Clone(_, why) | Duty::Rewind(_, why) => format!("{what}: {why}"),
+            _ => what,
         })
     }
 

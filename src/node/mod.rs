@@ -41,6 +41,7 @@ mod standby;
 mod steps;
 mod synchronous;
 pub mod tenancy;
+mod wal_gone;
 
 pub use agent::{Agent, AgentError, AgentParts};
 pub use facts::info;

@@ -64,4 +64,18 @@ impl Agent {
         }
         state.member(holder)?.info.postgres.clone()
     }
+
+    /// A standby that is preferred as a source of copies (`clonefrom`), if one streams from the serving primary.
+    pub(super) fn preferred_source(&self, state: &State) -> Option<Endpoint> {
+        let (_, epoch) = state.primacy.held()?;
+        let word = self.parts.word.borrow();
+        let age_ms = clock::now().since(word.at);
+        word.digest.iter().find_map(|seen| {
+            let name = seen.report.member();
+            let member = state.member(name)?;
+            let there = seen.age_ms + age_ms < STALE_MS && *name != self.me;
+            let streams = crate::decide::view::streams(&seen.report, epoch);
+            (member.info.tags.clonefrom && there && streams).then(|| member.info.postgres.clone())?
+        })
+    }
 }

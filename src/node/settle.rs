@@ -10,6 +10,8 @@ use crate::decide::duty::Data;
 
 /// After a failed job the same is tried again no sooner than this.
 const RETRY_MS: u64 = 1_000;
+/// A copy that failed often (it does not fit, say) is tried again at least this often.
+const COPY_RETRY_MS: u64 = 60_000;
 /// One whose `pre_promote` was against it, for at least this long.
 const DECLINED_MS: u64 = 10_000;
 
@@ -76,6 +78,7 @@ impl Agent {
                 })?;
                 self.holdings = Holdings::default();
                 self.trouble = None;
+                self.failed_copies = 0;
             }
             Done::Promised(promise) => {
                 // Should another promise have been made meanwhile, this one says nothing any more.
@@ -96,7 +99,8 @@ impl Agent {
                 self.fitness.doubt(now);
                 tracing::warn!("{what} failed: {why}");
                 self.trouble = Some(format!("{what} failed: {why}"));
-                self.retry_at.insert(what, now.plus(RETRY_MS));
+                let pause_ms = self.pause_after_failure(purpose);
+                self.retry_at.insert(what, now.plus(pause_ms));
                 if matches!(purpose, Purpose::Rewind) {
                     let out = self.hands().is_some_and(|hands| {
                         let settings = self.parts.settings.borrow().clone();
@@ -118,6 +122,16 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// What failed is not tried again at once; a copy, which costs its source much, each time later.
+    fn pause_after_failure(&mut self, purpose: &Purpose) -> u64 {
+        if !matches!(purpose, Purpose::Clone | Purpose::Rewind) {
+            return RETRY_MS;
+        }
+        let doubled = RETRY_MS << self.failed_copies.min(6);
+        self.failed_copies = self.failed_copies.saturating_add(1);
+        doubled.min(COPY_RETRY_MS)
     }
 
     /// The operator's script was against it, before anything was changed: a good standby goes on as one.

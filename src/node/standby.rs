@@ -59,6 +59,13 @@ impl Agent {
             return;
         }
         let since = *self.adrift_since.get_or_insert(now);
+        if matches!(self.holdings.data, Data::Present { .. })
+            && let Some(why) = self.log_is_gone(state, &probe, now)
+        {
+            tracing::warn!("this standby cannot go on: {why}");
+            self.holdings.data = Data::Broken(why);
+            return;
+        }
         if now.since(since) > DOUBT_MS
             && let (Some((_, timeline)), Some(lsn)) = (self.timeline_seen, probe.replayed)
         {

@@ -163,7 +163,11 @@ impl Agent {
     fn leave(&mut self, hands: Hands) {
         self.trouble = Some("was stopped with its daemon".to_owned());
         self.callbacks_expect_stop(false);
-        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, LEAVE)));
+        let bound = self
+            .running
+            .and_then(|_| self.parts.settings.borrow().primary_stop_bound_s());
+        let patience = bound.map_or(LEAVE, Duration::from_secs);
+        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, patience)));
     }
 
     /// Ledger first, deadline second, PostgreSQL last: see the invariant in `mod.rs`.
@@ -426,6 +430,11 @@ impl Agent {
         let Some(endpoint) = self.primary_endpoint(state, false) else {
             return Ok(());
         };
+        // What failed with the preferred source may succeed with the primary, and the other way round.
+        let preferred = self
+            .preferred_source(state)
+            .filter(|_| self.failed_copies.is_multiple_of(2));
+        let endpoint = preferred.unwrap_or(endpoint);
         tracing::info!("copying the data from {endpoint}: {why}");
         let copy = jobs::new_incarnation();
         self.promise = None;

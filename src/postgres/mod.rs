@@ -48,6 +48,7 @@ mod sys;
 mod timelines;
 mod vet;
 mod wal_end;
+mod wal_kept;
 
 pub use command::words;
 pub use control::{Control, DataDir};

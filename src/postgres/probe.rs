@@ -28,6 +28,7 @@ SELECT s.standby,
   (SELECT coalesce(json_agg(json_build_array(usename, application_name, host(client_addr), state, sync_state,
       sync_priority, flush_lsn::text) ORDER BY application_name, pid), '[]')::text
     FROM pg_catalog.pg_stat_replication) AS walsenders,
+  coalesce(pg_catalog.current_setting('restore_command', true), '') <> '' AS restores,
   pg_catalog.pg_conf_load_time()::text AS loaded
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) s
 LEFT JOIN (SELECT * FROM pg_catalog.pg_stat_wal_receiver LIMIT 1) r ON true";
@@ -61,6 +62,8 @@ pub struct Probe {
     pub replay_paused: bool,
     /// Standby: what its WAL receiver does, if there is one.
     pub wal_receiver: Option<String>,
+    /// It has an archive to take log from.
+    pub restores: bool,
     /// Standby: the primary's position as last heard.
     pub latest_end: Option<Lsn>,
     /// Standby: host it receives from.
@@ -115,6 +118,7 @@ impl Probe {
             replayed_timestamp: row.try_get("replayed_timestamp")?,
             replay_paused: row.try_get("replay_paused")?,
             wal_receiver: row.try_get("wal_receiver")?,
+            restores: row.try_get("restores")?,
             latest_end: lsn("latest_end")?,
             sender_host: row.try_get("sender_host")?,
             sender_port: row.try_get("sender_port")?,

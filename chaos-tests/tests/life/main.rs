@@ -25,6 +25,7 @@ mod storm;
 mod switchover;
 mod synchronous;
 mod take_over;
+mod wal_gone;
 mod watchdog;
 
 use matriarch_chaos::oracle::{self, Verdict};

@@ -1,0 +1,60 @@
+//! A standby that was away for longer than its primary keeps its log.
+
+use matriarch_chaos::{Herd, Node, Options};
+use std::os::unix::fs::MetadataExt;
+
+fn inode(node: &Node) -> u64 {
+    std::fs::metadata(node.data_dir().join("PG_VERSION"))
+        .unwrap()
+        .ino()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_copied_again_by_itself_and_says_why() {
+    let options = Options {
+        parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
+        ..Options::default()
+    };
+    let mut herd = Herd::new(3, options);
+    for node in &herd.nodes {
+        let text = std::fs::read_to_string(node.file()).unwrap();
+        let text = text.replace("use_slots: true", "use_slots: false").replace(
+            "max_connections: 50",
+            "max_connections: 50\n        wal_keep_size: 16MB",
+        );
+        std::fs::write(node.file(), text).unwrap();
+    }
+    herd.nodes.iter_mut().for_each(Node::start);
+    let primary = herd.await_whole(60).await;
+    let away = herd.others(primary)[0];
+    herd.nodes[away].kill_whole();
+    let before = inode(&herd.nodes[away]);
+    herd.nodes[primary]
+        .sql("CREATE TABLE filler (id int)")
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        herd.nodes[primary]
+            .sql("INSERT INTO filler VALUES (1)")
+            .await
+            .unwrap();
+        herd.nodes[primary].sql("SELECT pg_switch_wal()").await.unwrap();
+    }
+    for _ in 0..2 {
+        herd.nodes[primary].sql("CHECKPOINT").await.unwrap();
+    }
+    herd.nodes[away].start();
+    herd.await_streaming(away, 60).await;
+    assert_ne!(
+        inode(&herd.nodes[away]),
+        before,
+        "the primary had kept its log after all"
+    );
+    assert!(
+        herd.nodes[away]
+            .log()
+            .contains("this standby cannot go on: it needs the log from")
+    );
+    let rows = herd.nodes[away].sql("SELECT count(*) FROM filler").await.unwrap();
+    assert_eq!(rows, "8");
+}
