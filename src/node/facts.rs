@@ -6,7 +6,7 @@ use crate::cluster::{
     RaftFacts, Report, Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
 };
 use crate::config::{self, Config};
-use crate::decide::duty::{Data, Process};
+use crate::decide::duty::{Data, Duty, Process};
 use crate::guard::WatchdogState;
 use crate::node::job::Purpose;
 use std::sync::Arc;
