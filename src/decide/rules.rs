@@ -14,6 +14,9 @@ use crate::cluster::{
 
 /// How long a primary that could be started again waits at most for the standbys' last words.
 const LAST_BYTES_MS: u64 = 200;
+/// A holder that has not begun its epoch for so long may not hear this leader.
+const RISING_MS: u64 = 8_000;
+
 /// What a rule says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -424,13 +427,15 @@ pub(super) fn healthy_epoch(view: &View<'_>) -> Option<Epoch> {
     (view.state.is_confirmed() && serves(&heard.report, epoch)).then_some(epoch)
 }
 
-/// A holder that asks for a lease and never gets one asks for ever: only what runs is fenced when its lease ends.
+/// A holder that asks for a lease and never gets one asks for ever: only what runs is fenced when its lease ends. A
+/// promotion on a busy machine takes its time, so this is not said at once.
 fn rising(view: &View<'_>) -> Option<Verdict> {
     let heard = view.holding()?;
     let (name, epoch) = view.state.primacy.held()?;
     let postgres = heard.report.postgres.as_ref()?;
     let waits = postgres.role != Role::Primary && postgres.state != PostgresState::Starting;
-    (waits && view.state.system_id.is_some() && fence::gone(view).is_none()).then_some(())?;
+    let long = view.now.since(view.held_since.max(view.lead_since)) >= RISING_MS;
+    (waits && long && view.state.system_id.is_some() && fence::gone(view).is_none()).then_some(())?;
     stand(format!("{name} has not begun epoch {epoch} yet"))
 }
 
