@@ -25,6 +25,9 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
             doc.insert("role".into(), WITNESS.into());
         }
     }
+    if facts.state.pause.is_on() {
+        doc.insert("pause".into(), true.into());
+    }
     if view.is_unlocked() {
         doc.insert("cluster_unlocked".into(), true.into());
     }
@@ -172,6 +175,9 @@ pub fn cluster_document(facts: &Facts, now: Moment) -> String {
         .collect();
     let mut doc = Map::new();
     doc.insert("members".into(), members.into());
+    if facts.state.pause.is_on() {
+        doc.insert("pause".into(), true.into());
+    }
     if let Some(scheduled) = scheduled_switchover(facts) {
         doc.insert("scheduled_switchover".into(), scheduled);
     }

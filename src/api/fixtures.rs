@@ -235,6 +235,7 @@ fn report(node: usize) -> Report {
         promise: None,
         synced: None,
         primary_answers: None,
+        rearmed: None,
     }
 }
 

@@ -44,6 +44,9 @@ pub fn liveness(facts: &Facts, now: Moment) -> StatusCode {
     // Unlike the old loop of ten seconds ours runs several times a second; below a second a busy machine
     // must not look dead.
     let patience_ms = facts.settings.ttl_ms.max(1_000).saturating_mul(ttls);
+    if facts.state.pause.is_on() {
+        return StatusCode::OK;
+    }
     status(now.since(facts.loop_at) < patience_ms.saturating_add(facts.settings.report_interval_ms))
 }
 

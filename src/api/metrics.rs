@@ -160,7 +160,7 @@ fn cluster_metrics(page: &mut Page, facts: &Facts, postgres: &PostgresReport, no
     page.flag(
         "patroni_is_paused",
         "Value is 1 if auto failover is disabled, 0 otherwise.",
-        false,
+        facts.state.pause.is_on(),
     );
     let number = match postgres.state {
         PostgresState::Unknown => -1,

@@ -3,8 +3,9 @@
 use super::apply_handover as handover;
 use super::command::{Act, Command, Outcome, Vote};
 use super::history::{Event, Promotion};
-use super::ids::{Epoch, Incarnation, MemberName};
+use super::ids::{Epoch, Incarnation, MemberName, Revision};
 use super::member::{Fitness, Member, MemberInfo};
+use super::pause::Pause;
 use super::primacy::{Origin, Primacy};
 use super::state::State;
 use super::sync::{Quorum, Sync};
@@ -69,8 +70,13 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
             known(state, member)?.fitness = fitness.clone();
             Ok(())
         }
-        Act::Configure { config, ttl_ms } => {
+        Act::Configure {
+            config,
+            ttl_ms,
+            paused,
+        } => {
             state.config.clone_from(config);
+            set_pause(state, *paused);
             set_ttl(state, *ttl_ms)
         }
         Act::TtlSettled { ttl_ms } => {
@@ -108,6 +114,7 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
         Act::Ask(handover) => handover::ask(state, handover),
         Act::Begin { epoch, to } => handover::begin(state, *epoch, to),
         Act::CallOff { asked } => handover::call_off(state, *asked),
+        Act::Resumed { since } => resumed(state, *since),
     }
 }
 
@@ -389,6 +396,24 @@ fn settle(state: &mut State, epoch: Epoch, serial: u64) -> Result<(), String> {
     }
     let older = state.sync.quorums.len().saturating_sub(1);
     state.sync.quorums.drain(..older);
+    Ok(())
+}
+
+fn set_pause(state: &mut State, paused: bool) {
+    state.pause = match (state.pause, paused) {
+        (_, true) => Pause::On,
+        (Pause::On, false) => Pause::Ending {
+            since: state.revision.next(),
+        },
+        (present, false) => present,
+    };
+}
+
+fn resumed(state: &mut State, since: Revision) -> Result<(), String> {
+    if state.pause != (Pause::Ending { since }) {
+        return Err(format!("no pause is ending since revision {since}"));
+    }
+    state.pause = Pause::Off;
     Ok(())
 }
 

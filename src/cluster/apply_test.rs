@@ -89,6 +89,7 @@ fn configure(ttl_ms: u64) -> Act {
     Act::Configure {
         config: format!("{{\"ttl\":{ttl_ms}}}"),
         ttl_ms,
+        paused: false,
     }
 }
 

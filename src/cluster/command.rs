@@ -98,6 +98,8 @@ pub enum Act {
         config: String,
         /// Its `ttl`, milliseconds.
         ttl_ms: u64,
+        /// Its `pause`.
+        paused: bool,
     },
     /// Every grant made under an older, longer ttl has run out.
     TtlSettled {
@@ -156,6 +158,11 @@ pub enum Act {
         /// The revision that recorded it.
         asked: Revision,
     },
+    /// After a pause the primary's deadline stands again, or its epoch is over.
+    Resumed {
+        /// The revision of the resume.
+        since: Revision,
+    },
 }
 
 impl Act {
@@ -163,7 +170,8 @@ impl Act {
     pub fn level(&self) -> u16 {
         match self {
             Self::Fence { .. } | Self::Elect { .. } | Self::Resync { .. } | Self::Settle { .. } => 2,
-            Self::Ask(_) | Self::Begin { .. } | Self::CallOff { .. } => 3,
+            Self::Ask(_) | Self::Begin { .. } | Self::CallOff { .. } | Self::Resumed { .. } => 3,
+            Self::Configure { paused: true, .. } => 3,
             _ => 1,
         }
     }

@@ -132,7 +132,14 @@ fn acts() -> Vec<(&'static str, Act)> {
         ("Promoted", Act::Promoted(promotion())),
         ("Judge fit", judge(Fitness::Fit)),
         ("Judge unfit", judge(Fitness::Unfit("away".to_owned()))),
-        ("Configure", Act::Configure { config, ttl_ms }),
+        (
+            "Configure",
+            Act::Configure {
+                config,
+                ttl_ms,
+                paused: true,
+            },
+        ),
         ("TtlSettled", Act::TtlSettled { ttl_ms }),
         (
             "Forget",
@@ -168,6 +175,7 @@ fn acts() -> Vec<(&'static str, Act)> {
             },
         ),
         ("CallOff", Act::CallOff { asked: Revision(8) }),
+        ("Resumed", Act::Resumed { since: Revision(8) }),
     ]
 }
 
@@ -221,6 +229,7 @@ fn state(origin: Origin) -> State {
             serial: 3,
         },
         handover: Some(handover()),
+        pause: Pause::Ending { since: Revision(9) },
     }
 }
 
@@ -290,6 +299,7 @@ fn report(tenure: Tenure) -> Report {
             serial: 3,
         }),
         primary_answers: Some(true),
+        rearmed: Some(Revision(9)),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod history;
 pub mod ids;
 pub mod member;
 pub mod order;
+pub mod pause;
 pub mod primacy;
 pub mod report;
 pub mod schedule;
@@ -31,6 +32,7 @@ pub use history::{Event, Promotion};
 pub use ids::{Epoch, Incarnation, MemberName, Moment, Revision};
 pub use member::{Endpoint, Fitness, Member, MemberInfo, Tags};
 pub use order::{Done, HandoverOrder, Order};
+pub use pause::Pause;
 pub use primacy::{Origin, Primacy};
 pub use report::{
     Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise, Report, Role,

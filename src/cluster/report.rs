@@ -242,6 +242,8 @@ pub struct Report {
     pub synced: Option<Synced>,
     /// While the primary's daemon is silent: whether its PostgreSQL still takes connections from here.
     pub primary_answers: Option<bool>,
+    /// While a pause ends: the revision of the resume, once no primary of this node is without a deadline.
+    pub rearmed: Option<Revision>,
 }
 
 impl Report {
@@ -260,6 +262,7 @@ impl Report {
             promise: None,
             synced: None,
             primary_answers: None,
+            rearmed: None,
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Settings {
     pub fence_after_ms: u64,
     /// The gate waits until the last primary's lease is over, so that nobody reads an older state there.
     pub stale_reads_wait: bool,
+    /// `pause`: maintenance mode.
+    pub paused: bool,
     /// The cluster-wide part of the `postgresql` section.
     pub postgresql: PostgresSettings,
 }
@@ -105,6 +107,7 @@ impl Default for Settings {
             synchronous_standby_timeout_ms: 1_000,
             fence_after_ms: 500,
             stale_reads_wait: false,
+            paused: false,
             postgresql: PostgresSettings::default(),
         }
     }

@@ -4,6 +4,7 @@ use super::handover::Handover;
 use super::history::{Event, Promotion};
 use super::ids::{Epoch, MemberName, Revision};
 use super::member::Member;
+use super::pause::Pause;
 use super::primacy::Primacy;
 use super::sync::Sync;
 use super::wal::Timeline;
@@ -41,6 +42,8 @@ pub struct State {
     pub sync: Sync,
     /// The switchover or failover that was asked for and is not over yet.
     pub handover: Option<Handover>,
+    /// Maintenance mode.
+    pub pause: Pause,
 }
 
 impl State {

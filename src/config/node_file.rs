@@ -205,8 +205,15 @@ fn bootstrap(reader: &mut Reader) -> Bootstrap {
         .root()
         .at(settings::DCS)
         .map(|node| node.json().to_string());
+    let settings = settings::read(reader);
+    if settings.paused {
+        reader.problem(
+            "bootstrap.dcs.pause",
+            "a cluster cannot begin paused; remove the key",
+        );
+    }
     Bootstrap {
-        settings: settings::read(reader),
+        settings,
         dcs: dcs.unwrap_or_else(|| "{}".to_owned()),
         initdb: reader.options(
             "bootstrap.initdb",

@@ -94,6 +94,7 @@ pub(crate) fn read(reader: &mut Reader) -> Settings {
         primary_start_timeout_s: start.div_ceil(1_000),
         primary_stop_timeout_s: stop.div_ceil(1_000),
         primary_hang_timeout_ms: reader.duration_ms("bootstrap.dcs.primary_hang_timeout"),
+        paused: reader.has("bootstrap.dcs.pause") && reader.flag("bootstrap.dcs.pause"),
         postgresql: postgresql(reader),
         ..synchronous(reader)
     };

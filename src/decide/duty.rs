@@ -70,6 +70,8 @@ pub struct Local<'a> {
     pub guest: bool,
     /// The postmaster was asked to stop because the daemon stops.
     pub leaving: bool,
+    /// The cluster is paused, and nothing that this node did itself is to be brought to its end.
+    pub hands_off: bool,
 }
 
 /// What this node owes.
@@ -125,6 +127,26 @@ pub fn duty(state: &State, local: &Local<'_>, now: Moment) -> Duty {
     if local.leaving {
         return Duty::Rest("the daemon is stopping".to_owned());
     }
+    let owed = by_primacy(state, local, now);
+    if local.hands_off && is_hands_on(&owed, local) {
+        return Duty::Rest("the cluster is paused: PostgreSQL is left to its operators".to_owned());
+    }
+    owed
+}
+
+/// What a pause forbids: to start or stop a server of data that somebody may be working on. A primary that another one
+/// was agreed instead of is stopped all the same, and an empty directory is nobody's.
+fn is_hands_on(owed: &Duty, local: &Local<'_>) -> bool {
+    let down = local.process == Process::Down;
+    match owed {
+        Duty::Follow(_) | Duty::Stand => down,
+        Duty::Rewind(..) => true,
+        Duty::Clone(..) => matches!(local.data, Data::Present { .. }),
+        _ => false,
+    }
+}
+
+fn by_primacy(state: &State, local: &Local<'_>, now: Moment) -> Duty {
     match &state.primacy {
         Primacy::Vacant => without_primacy(local),
         Primacy::Held {

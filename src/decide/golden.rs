@@ -45,7 +45,7 @@ pub(crate) fn act_text(act: &Act) -> String {
             p.member, p.epoch, p.timeline, p.parent, p.switch
         ),
         Act::Judge { member, fitness } => format!("{member} is {fitness:?}"),
-        Act::Configure { config, ttl_ms } => format!("configure {config}, ttl {ttl_ms} ms"),
+        Act::Configure { config, ttl_ms, .. } => format!("configure {config}, ttl {ttl_ms} ms"),
         Act::TtlSettled { ttl_ms } => format!("the ttl of {ttl_ms} ms is settled"),
         Act::Forget { member } => format!("forget {member}"),
         Act::Fence { epoch } => format!("fence everything below epoch {epoch}"),
@@ -66,6 +66,7 @@ pub(crate) fn act_text(act: &Act) -> String {
         Act::Settle { epoch, serial } => format!("change {serial} of epoch {epoch} is settled"),
         Act::Ask(asked) => format!("record a {}", asked.word()),
         Act::Begin { epoch, to } => format!("begin the handover of epoch {epoch} to {to}"),
+        Act::Resumed { since } => format!("the pause that ended at revision {since} is over"),
         Act::CallOff { asked } => format!("forget what was asked at revision {asked}"),
     }
 }

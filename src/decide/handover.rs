@@ -125,13 +125,24 @@ fn waits_for(view: &View<'_>, holder: &Heard, to: &MemberName) -> bool {
 fn without_its_word(view: &View<'_>, asked: &Handover, begun: &UnderWay) -> Option<Verdict> {
     let nobody_holds =
         view.state.primacy.fencing().is_some() || view.ended().is_none() && view.holding().is_none();
-    (nobody_holds && view.now >= view.move_at()).then_some(())?;
+    // In a pause no time proves that a silent primary does not write: an operator has to.
+    let over = view.now >= view.move_at() || asked.accept_loss && view.now >= view.bounded_at();
+    (nobody_holds && over).then_some(())?;
     (asked.accept_loss || !view.state.sync.is_on()).then_some(())?;
     let target = candidate::named(view, &begun.to).ok()?;
-    let reason = format!(
-        "every lease for epoch {} is over; {} has {}",
-        begun.epoch, target.name, target.reach
-    );
+    let over = match view.now >= view.move_at() {
+        true => format!("every lease for epoch {} is over", begun.epoch),
+        false => format!(
+            "the primary of epoch {} is gone, by an operator's word",
+            begun.epoch
+        ),
+    };
+    let loss = if asked.accept_loss {
+        "; acknowledged rows may be lost, as asked"
+    } else {
+        ""
+    };
+    let reason = format!("{over}; {} has {}{loss}", target.name, target.reach);
     promote(view, &target, reason)
 }
 
@@ -148,6 +159,7 @@ pub(super) fn due(view: &View<'_>) -> Option<Verdict> {
         .as_ref()
         .filter(|asked| asked.under_way.is_none())?;
     let at = asked.at.as_ref()?;
+    (!view.state.pause.is_on()).then_some(())?;
     (view.wall_ms >= at.ms).then_some(())?;
     let late_ms = view.wall_ms - at.ms;
     if late_ms > view.settings.loop_wait_s.saturating_mul(1_500) {
@@ -215,6 +227,11 @@ pub fn at_stake(view: &View<'_>, to: &MemberName) -> Option<String> {
         return candidate::near(view, &target)
             .err()
             .map(|why| format!("{to} cannot take over yet: {why}"));
+    }
+    let silent = view.ended().is_none() && view.holding().is_none() && view.state.primacy.held().is_some();
+    if silent && view.state.pause.is_unbounded() && !view.state.sync.is_on() {
+        let why = "the primary is silent, and since the pause it has no deadline, so it may still be writing";
+        return Some(why.to_owned());
     }
     let complete = view
         .ended()

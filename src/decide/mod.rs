@@ -11,6 +11,7 @@ mod followers;
 mod founding;
 pub mod handover;
 pub mod lease;
+mod pause;
 pub mod rejoin;
 pub mod rules;
 pub mod spared;

@@ -78,6 +78,8 @@ const OF_THE_REST: &[&str] = &[
     "handover: failover to=b begun=2/b loss",
     "handover: from=a to=b in=0",
     "handover: from=b in=-1000",
+    "cluster: pause=on",
+    "cluster: pause=7",
     "hear: a b c",
     "hear: b c",
     "cluster: ttl=2000 waits=30000",

@@ -7,7 +7,7 @@
 use super::candidate::{Candidate, candidates};
 use super::lease;
 use super::view::{View, serves};
-use super::{fence, followers, founding, handover, sync};
+use super::{fence, followers, founding, handover, pause, sync};
 use crate::cluster::{
     Act, Epoch, MemberName, Moment, Origin, PostgresState, Primacy, Promotion, Role, State, Timeline, WalEnd,
 };
@@ -64,6 +64,11 @@ pub const RULES: &[Rule] = &[
         judge: sync::settled,
     },
     Rule {
+        name: "resumed",
+        says: "After a pause the primary's deadline stands again: time counts as proof from here on.",
+        judge: pause::resumed,
+    },
+    Rule {
         name: "called-off",
         says: "A switchover or failover that was begun has not come about for long: it is forgotten.",
         judge: handover::stale,
@@ -82,6 +87,11 @@ pub const RULES: &[Rule] = &[
         name: "manual failover",
         says: "An operator named who takes over: the same, or after every lease; what may be lost needs an explicit word.",
         judge: handover::failover,
+    },
+    Rule {
+        name: "paused",
+        says: "The primary does not serve, and the cluster is paused: nothing moves by itself.",
+        judge: pause::paused,
     },
     Rule {
         name: "has-every-byte",
@@ -450,6 +460,11 @@ fn lease_running(view: &View<'_>) -> Option<Verdict> {
     view.ended().is_none().then_some(())?;
     let over = view.move_at();
     (view.now < over).then_some(())?;
+    if view.state.pause.is_unbounded() {
+        return stand(format!(
+            "{name} is silent, and since the pause no deadline of it is known to stand: it is awaited"
+        ));
+    }
     let left = over.since(view.now);
     stand(format!(
         "{name} is silent; its lease for epoch {epoch} may run for another {left} ms"

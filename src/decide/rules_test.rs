@@ -4,7 +4,7 @@ use super::super::golden::{recorded, run_all, testdata};
 use super::super::random::{any_script, carry_out, told};
 use super::super::script::World;
 use super::*;
-use crate::cluster::{Fitness, Outcome, Tenure};
+use crate::cluster::{Fitness, Outcome, Pause, Tenure};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -39,6 +39,15 @@ fn holder_ended(world: &World) -> bool {
 
 /// Written out once more, apart from the code under test: no lease can be running any more.
 fn leases_are_over(world: &World) -> bool {
+    // A pause takes the deadline away; only an operator's word stands for its end then.
+    let word = world
+        .state
+        .handover
+        .as_ref()
+        .is_some_and(|asked| asked.accept_loss);
+    if world.state.pause != Pause::Off && !word {
+        return false;
+    }
     let from = [Some(world.lead_since), Some(world.held_since), world.last_grant];
     let from = from.into_iter().flatten().max().unwrap();
     let ttl = world.state.wait_ttl_ms;
@@ -140,6 +149,7 @@ fn is_allowed(world: &World, act: &Act) -> Result<(), TestCaseError> {
             prop_assert_eq!(held.map(|(_, epoch)| epoch), Some(*epoch));
             may_be_promoted(world, to)?;
         }
+        Act::Resumed { since } => prop_assert_eq!(world.state.pause, Pause::Ending { since: *since }),
         Act::CallOff { .. } => prop_assert!(world.state.handover.is_some()),
         Act::Judge { .. } | Act::Register(_) | Act::Initialized { .. } | Act::Promoted(_) => {}
     }

@@ -8,8 +8,8 @@ use super::script_sync;
 use super::view::{Heard, View};
 use crate::cluster::{
     Endpoint, Epoch, Fitness, Fork, Handover, Incarnation, Lsn, Member, MemberInfo, MemberName, Moment,
-    Offer, Origin, PostgresReport, PostgresState, Primacy, Promotion, Report, Revision, Role, Settings,
-    State, Tags, Tenure, Timeline, UnderWay, WalEnd, When,
+    Offer, Origin, Pause, PostgresReport, PostgresState, Primacy, Promotion, Report, Revision, Role,
+    Settings, State, Tags, Tenure, Timeline, UnderWay, WalEnd, When,
 };
 use std::collections::BTreeMap;
 
@@ -82,6 +82,7 @@ impl World {
             lease_until: self.local.lease_until,
             guest: self.local.guest,
             leaving: self.local.leaving,
+            hands_off: self.state.pause.is_on(),
         }
     }
 
@@ -240,6 +241,15 @@ impl World {
         match key {
             "ttl" => self.state.ttl_ms = number(value),
             "waits" => self.state.wait_ttl_ms = number(value),
+            "pause" => {
+                self.state.pause = match value {
+                    "on" => Pause::On,
+                    "off" => Pause::Off,
+                    since => Pause::Ending {
+                        since: Revision(number(since)),
+                    },
+                }
+            }
             "reserved" => self.state.reserved = timeline(value),
             "system" => self.state.system_id = (value != "none").then(|| number(value)),
             "voters" => self.voters = usize::try_from(number(value)).unwrap(),
@@ -431,6 +441,7 @@ fn said(report: &mut Report, key: &str, value: &str) {
         }
         "unpromotable" => report.unpromotable = (value != "no").then(|| value.to_owned()),
         "incarnation" => report.info.incarnation = Some(Incarnation(number(value))),
+        "rearmed" => report.rearmed = Some(Revision(number(value))),
         "knocked" => report.primary_answers = Some(value == "answered"),
         "promised" | "synced" => script_sync::said(report, key, value),
         "addr" => value.clone_into(&mut report.info.raft_addr),

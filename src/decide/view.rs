@@ -84,7 +84,16 @@ impl View<'_> {
 
     /// From when on a silent holder's primacy may move: no lease of its epoch can be running any more. A holder that
     /// was never granted one gets the same time to ask for it.
+    /// Never by time alone while the primary may have no deadline.
     pub fn move_at(&self) -> Moment {
+        if self.state.pause.is_unbounded() {
+            return Moment(u64::MAX);
+        }
+        self.bounded_at()
+    }
+
+    /// The same as if there was no pause: for whoever has an operator's word that the holder is gone.
+    pub fn bounded_at(&self) -> Moment {
         lease::move_at(
             self.lead_since.max(self.held_since),
             self.last_grant,

@@ -24,6 +24,7 @@ pub(super) fn configure(change: &str, whole: bool, state: &State) -> Judged {
     let act = Act::Configure {
         config: text.clone(),
         ttl_ms: settings.ttl_ms,
+        paused: settings.paused,
     };
     let reason = if whole {
         "an operator replaced the dynamic configuration"
@@ -62,7 +63,8 @@ mod tests {
             act,
             Some(Act::Configure {
                 config,
-                ttl_ms: 2_500
+                ttl_ms: 2_500,
+                paused: false
             })
         );
         let (act, done) = answered(r#"{"ttl":3}"#, true);
@@ -72,7 +74,8 @@ mod tests {
             act,
             Some(Act::Configure {
                 config,
-                ttl_ms: 3_000
+                ttl_ms: 3_000,
+                paused: false
             })
         );
     }

@@ -372,7 +372,12 @@ fn differs(old: &Report, new: &Report) -> bool {
         let postgres = report.postgres.as_ref();
         (
             report.tenure.clone(),
-            (report.promise, report.synced, report.primary_answers),
+            (
+                report.promise,
+                report.synced,
+                report.primary_answers,
+                report.rearmed,
+            ),
             report.info.clone(),
             report.unpromotable.clone(),
             postgres.map(|p| {

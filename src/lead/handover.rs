@@ -82,9 +82,16 @@ fn check(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, Done> {
     }
     let at = match &order.scheduled_at {
         Some(_) if failover => return refused("Failover can't be scheduled".to_owned()),
+        Some(_) if view.state.pause.is_on() => {
+            return refused("Can't schedule switchover in the paused state".to_owned());
+        }
         Some(text) => Some(schedule(text, action, view.wall_ms)?),
         None => None,
     };
+    if view.state.pause.is_on() && candidate.is_none() {
+        let text = "Switchover is possible only to a specific candidate in a paused state";
+        return refused(text.to_owned());
+    }
     if !failover && order.leader.as_deref() == candidate {
         return refused("Switchover target and source are the same".to_owned());
     }

@@ -160,3 +160,30 @@ fn one_at_a_time() {
     assert!(switchover(&world, "a", "c", "").starts_with("202 to c"));
     assert!(matches!(cancel(&world.view()), Judged::Propose(_, _, _, done) if done.status == 200));
 }
+
+#[test]
+fn in_a_pause() {
+    let world = told(&["cluster: pause=on"]);
+    for (candidate, at, answer) in [
+        ("b", FUTURE, "400 Can't schedule switchover in the paused state"),
+        (
+            "",
+            "",
+            "400 Switchover is possible only to a specific candidate in a paused state",
+        ),
+        (
+            "b",
+            "",
+            "202 to b: an operator asked for a switchover from a to b",
+        ),
+    ] {
+        assert_eq!(switchover(&world, "a", candidate, at), answer);
+    }
+    let silent = told(&["cluster: pause=on", "a: age=60000"]);
+    let refusal = failover(&silent, "b", false);
+    assert!(
+        refusal.starts_with("412 ") && refusal.contains("accept_data_loss"),
+        "{refusal}"
+    );
+    assert!(failover(&silent, "b", true).starts_with("202 to b"));
+}

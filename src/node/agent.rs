@@ -125,6 +125,8 @@ pub struct Agent {
     pub(super) proof: Option<Job>,
     /// The checkpoint before another member takes over, beside the one job: this node serves meanwhile.
     pub(super) farewell: Option<Job>,
+    /// What this node stopped on an operator's order is to run as a standby, also in a pause.
+    pub(super) finishing: bool,
     /// The epoch whose checkpoint is written, so that it can end.
     pub(super) prepared: Option<Epoch>,
     /// The epoch whose first proof is there: clients may come.
@@ -207,6 +209,7 @@ impl Agent {
             proof: None,
             farewell: None,
             prepared: None,
+            finishing: false,
             barrier: None,
             epoch_since: (Epoch(0), Moment(0)),
             slots: Vec::new(),
@@ -298,6 +301,10 @@ impl Agent {
                     }
                 }
                 _ = &mut stop, if !self.leaving => {
+                    if self.parts.state.borrow().pause.is_on() {
+                        tracing::info!("stopping: the cluster is paused, PostgreSQL stays as it is");
+                        break;
+                    }
                     tracing::info!("stopping: PostgreSQL first");
                     self.leaving = true;
                 }
@@ -347,6 +354,7 @@ impl Agent {
         self.take_in(now)?;
         self.call_back();
         let state = self.parts.state.borrow().clone();
+        self.bind(&state, now);
         self.duty = self.judge(&state, now);
         self.step(&state, now)?;
         self.publish(&state, now);
@@ -360,7 +368,8 @@ impl Agent {
             return true;
         };
         let beats = hands.guard.heartbeat();
-        if self.beat.0 != beats || self.running.is_none() {
+        let paused = self.parts.state.borrow().pause.is_on();
+        if self.beat.0 != beats || self.running.is_none() || paused {
             self.beat = (beats, now);
             self.bypass = None;
             return true;
@@ -497,6 +506,7 @@ impl Agent {
             lease_until,
             guest: self.hosts_guest(),
             leaving: self.leaving,
+            hands_off: self.hands_off(state),
         };
         if !self.caught_up {
             // Without the group's word only the lease counts: an adopted primary may run on until it ends.
@@ -509,6 +519,9 @@ impl Agent {
                 (_, true) => Duty::Fence("it is a primary of no epoch".to_owned()),
                 _ => Duty::Rest("waiting to hear from the group".to_owned()),
             };
+        }
+        if state.pause.is_on() {
+            return duty::duty(state, &local, now);
         }
         if let Some(since) = self.hung_since(now) {
             return Duty::Fence(format!(

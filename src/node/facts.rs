@@ -66,6 +66,7 @@ impl Agent {
             promise: self.promise,
             synced: self.synced,
             primary_answers: self.primary_answers,
+            rearmed: self.rearmed(state),
             info: info(config, self.parts.group.id(), incarnation),
             run: self.parts.run,
             sent_at: now,
@@ -363,7 +364,12 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
     (
         report.info.clone(),
         report.tenure.clone(),
-        (report.promise, report.synced, report.primary_answers),
+        (
+            report.promise,
+            report.synced,
+            report.primary_answers,
+            report.rearmed,
+        ),
         postgres,
         report.unpromotable.clone(),
         report.offer.clone(),

@@ -49,6 +49,8 @@ impl Agent {
         tracing::info!("stopping PostgreSQL for the {} to {}", asked.word(), begun.to);
         self.trouble = Some(format!("was stopped for the {} to {}", asked.word(), begun.to));
         self.proof = None;
+        self.finishing = true;
+        self.streamed_in = None;
         self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
     }
 }

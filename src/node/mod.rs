@@ -34,6 +34,7 @@ mod lookout;
 pub mod machine;
 pub mod orders;
 mod outlook;
+mod pause;
 mod probe;
 pub mod reporter;
 mod settle;

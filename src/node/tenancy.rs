@@ -10,6 +10,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A node loop that has not passed for this long counts as hung.
 const HUNG_MS: u64 = 1_000;
+/// No deadline: further away than any machine runs, and yet a number that the guard's page has room for.
+const ENDLESS_MS: u64 = 10 * 365 * 86_400_000;
+
+/// How the lease ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Bound {
+    /// By a grant's deadline.
+    #[default]
+    Deadline,
+    /// Not: the cluster is paused.
+    Endless,
+    /// The pause is over: the guard is to let the endless deadline go, then the next grant's stands.
+    LettingGo,
+}
 
 /// The lease, shared by the node loop and the tasks that report.
 pub struct Tenancy {
@@ -24,6 +38,7 @@ struct Inner {
     /// The epoch whose deadline the guard is given.
     armed: Option<Epoch>,
     loop_at: Moment,
+    bound: Bound,
 }
 
 impl Tenancy {
@@ -65,6 +80,10 @@ impl Tenancy {
             return;
         }
         let until = lease::deadline(sent_at, grant.ttl_ms);
+        if grant.epoch == inner.epoch && inner.bound == Bound::LettingGo {
+            self.rebind(&mut inner, until);
+            return;
+        }
         if grant.epoch == inner.epoch && until <= inner.until {
             return;
         }
@@ -72,8 +91,56 @@ impl Tenancy {
         if inner.armed == Some(grant.epoch) && !self.arm(grant.epoch, until) {
             return;
         }
+        if grant.epoch != inner.epoch {
+            inner.bound = Bound::Deadline;
+        }
         inner.epoch = grant.epoch;
         inner.until = until;
+    }
+
+    /// The cluster is paused: a lease that runs has no end any more. One that is over stays so.
+    pub fn loosen(&self, epoch: Epoch, now: Moment) {
+        let mut inner = self.lock();
+        let runs = inner.epoch == epoch && inner.armed == Some(epoch) && now < lease::stop_at(inner.until);
+        if inner.bound == Bound::Endless || !runs {
+            return;
+        }
+        let until = now.plus(ENDLESS_MS);
+        if self.arm(epoch, until) {
+            tracing::info!("paused: the primary of epoch {epoch} has no deadline any more");
+            (inner.until, inner.bound) = (until, Bound::Endless);
+        }
+    }
+
+    /// The pause is over: the endless deadline is let go, for the next grant's.
+    pub fn tighten(&self, epoch: Epoch, now: Moment) {
+        let mut inner = self.lock();
+        // Also one that a daemon before this one left behind.
+        let endless = inner.until.since(now) > ENDLESS_MS / 2;
+        if inner.epoch != epoch || !endless {
+            return;
+        }
+        inner.bound = Bound::LettingGo;
+        if let Some(guard) = &self.guard {
+            guard.disarm();
+        }
+    }
+
+    /// Whether the lease ends with a deadline.
+    pub fn is_bound(&self) -> bool {
+        self.lock().bound == Bound::Deadline
+    }
+
+    /// Within an epoch the guard's deadlines only grow, so it has to have seen that there is none.
+    fn rebind(&self, inner: &mut Inner, until: Moment) {
+        let let_go = self
+            .guard
+            .as_ref()
+            .is_some_and(|guard| guard.watch().borrow().armed.is_none());
+        if let_go && self.arm(inner.epoch, until) {
+            tracing::info!("the primary of epoch {} has a deadline again", inner.epoch);
+            (inner.until, inner.bound) = (until, Bound::Deadline);
+        }
     }
 
     /// From now on every grant for `epoch` moves the guard's deadline; false when there is no lease to begin with.
@@ -92,12 +159,16 @@ impl Tenancy {
         inner.epoch = epoch;
         inner.until = until;
         inner.armed = Some(epoch);
+        if until.since(inner.loop_at) > ENDLESS_MS / 2 {
+            inner.bound = Bound::Endless;
+        }
     }
 
     /// Nothing of a primary lives here any more.
     pub fn stand_down(&self) {
         let mut inner = self.lock();
         inner.armed = None;
+        inner.bound = Bound::Deadline;
         if let Some(guard) = &self.guard {
             guard.disarm();
         }

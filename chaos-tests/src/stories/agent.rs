@@ -150,6 +150,7 @@ impl World {
             lease_until,
             guest: false,
             leaving: false,
+            hands_off: state.pause.is_on(),
         };
         duty(state, &local, now)
     }

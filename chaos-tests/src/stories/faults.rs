@@ -446,6 +446,7 @@ impl World {
             reason: String::new(),
             at_ms: 0,
             act: Act::Configure {
+                paused: false,
                 config: super::with_ttl(&node.state.config, ttl_ms),
                 ttl_ms,
             },

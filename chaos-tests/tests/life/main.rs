@@ -18,6 +18,7 @@ mod hang;
 mod haproxy;
 mod last_word;
 mod operator;
+mod pause;
 mod primary_dies;
 mod quorum;
 mod return_home;
