@@ -16,6 +16,9 @@ pub struct Failover {
     /// Who takes over
     #[arg(long, value_name = "NAME")]
     candidate: Option<String>,
+    /// Also where acknowledged commits may be lost by it
+    #[arg(long)]
+    accept_data_loss: bool,
     /// Ask nothing
     #[arg(long)]
     force: bool,
@@ -29,6 +32,7 @@ impl Failover {
             leader: None,
             candidate: self.candidate,
             scheduled: None,
+            accept_loss: self.accept_data_loss,
             force: self.force,
         };
         handover.execute(cluster, talk).await

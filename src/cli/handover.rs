@@ -2,7 +2,7 @@
 
 use super::called::Done;
 use super::cluster::{Cluster, Member};
-use super::http::Question;
+use super::http::{Question, Reply};
 use super::out::CliError;
 use super::planned;
 use super::sheet::Format;
@@ -13,6 +13,9 @@ use std::time::Duration;
 
 /// The node itself gives up before.
 const PATIENCE: Duration = Duration::from_secs(150);
+
+/// The word by which a loss is accepted, in an order and in the refusal that asks for it.
+const LOSS: &str = "accept_data_loss";
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) struct Handover {
     pub(super) candidate: Option<String>,
     /// `--scheduled`.
     pub(super) scheduled: Option<String>,
+    /// Acknowledged commits may be lost.
+    pub(super) accept_loss: bool,
     /// Nothing is asked.
     pub(super) force: bool,
 }
@@ -51,6 +56,7 @@ struct Order {
     leader: Option<String>,
     candidate: Option<String>,
     at: Option<String>,
+    accept_loss: bool,
 }
 
 impl Handover {
@@ -58,10 +64,40 @@ impl Handover {
     pub(super) async fn execute(self, mut cluster: Cluster, talk: &mut Talk<'_>) -> Result<Done, CliError> {
         talk.say("Current cluster topology")?;
         talk.print(&cluster.table(Format::Pretty))?;
-        let order = self.order(&cluster, talk)?;
+        let mut order = self.order(&cluster, talk)?;
         if !self.force {
-            self.confirm(&order, &cluster, talk)?;
+            self.confirm(&mut order, &cluster, talk)?;
         }
+        let mut reply = self.send(&cluster, &order, talk).await?;
+        if reply.status == 412 && reply.text.contains(LOSS) && !order.accept_loss && !self.force {
+            talk.say(&reply.text)?;
+            if !talk.confirm("Are you sure you want to accept that loss?")? {
+                return Err(self.aborted());
+            }
+            order.accept_loss = true;
+            reply = self.send(&cluster, &order, talk).await?;
+        }
+        if !matches!(reply.status, 200 | 202) {
+            let word = match self.kind {
+                Kind::Switchover => "Switchover",
+                Kind::Failover => "Failover",
+            };
+            talk.say(&format!(
+                "{word} failed, details: {}, {}",
+                reply.status, reply.text
+            ))?;
+            if reply.text.contains(LOSS) {
+                talk.note("note: with --accept-data-loss the loss is accepted");
+            }
+            return Ok(Done::Partly);
+        }
+        talk.say(&format!("{} {}", local_time(5), reply.text))?;
+        cluster.refresh().await?;
+        talk.print(&cluster.table(Format::Pretty))?;
+        Ok(Done::Whole)
+    }
+
+    async fn send(&self, cluster: &Cluster, order: &Order, talk: &Talk<'_>) -> Result<Reply, CliError> {
         // Without a leader the candidate is the one who has to know.
         let candidate = order.candidate.as_deref();
         let to = candidate.and_then(|name| cluster.members().into_iter().find(|m| m.name == name));
@@ -74,25 +110,12 @@ impl Handover {
             body: Some(&body),
             patience: PATIENCE,
         };
-        let reply = {
-            let _turning = talk.turning(&format!("waiting for the {}", self.kind.word()));
-            cluster.send_any(first.as_ref(), &question).await?
-        };
-        if !matches!(reply.status, 200 | 202) {
-            let word = match self.kind {
-                Kind::Switchover => "Switchover",
-                Kind::Failover => "Failover",
-            };
-            talk.say(&format!(
-                "{word} failed, details: {}, {}",
-                reply.status, reply.text
-            ))?;
-            return Ok(Done::Partly);
-        }
-        talk.say(&format!("{} {}", local_time(5), reply.text))?;
-        cluster.refresh().await?;
-        talk.print(&cluster.table(Format::Pretty))?;
-        Ok(Done::Whole)
+        let _turning = talk.turning(&format!("waiting for the {}", self.kind.word()));
+        cluster.send_any(first.as_ref(), &question).await
+    }
+
+    fn aborted(&self) -> CliError {
+        CliError::Refused(format!("Aborted {}", self.kind.word()))
     }
 
     fn order(&self, cluster: &Cluster, talk: &mut Talk<'_>) -> Result<Order, CliError> {
@@ -141,6 +164,7 @@ impl Handover {
             leader,
             candidate,
             at,
+            accept_loss: self.accept_loss,
         })
     }
 
@@ -171,11 +195,11 @@ impl Handover {
         }
     }
 
-    fn confirm(&self, order: &Order, cluster: &Cluster, talk: &mut Talk<'_>) -> Result<(), CliError> {
+    fn confirm(&self, order: &mut Order, cluster: &Cluster, talk: &mut Talk<'_>) -> Result<(), CliError> {
         let (word, scope) = (self.kind.word(), cluster.name());
-        let gives_up = |question: String, talk: &mut Talk<'_>| match talk.confirm(&question) {
+        let demand_yes = |question: String, talk: &mut Talk<'_>| match talk.confirm(&question) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(CliError::Refused(format!("Aborted {word}"))),
+            Ok(false) => Err(self.aborted()),
             Err(error) => Err(error),
         };
         let members = cluster.members();
@@ -192,7 +216,8 @@ impl Handover {
                 "{} is asynchronous and may lack acknowledged commits. Are you sure you want to failover to it?",
                 chosen.name
             );
-            gives_up(question, talk)?;
+            demand_yes(question, talk)?;
+            order.accept_loss = true;
         }
         let demoting = cluster.leader().map_or_else(String::new, |leader| {
             format!(", demoting current leader {}", leader.name)
@@ -201,7 +226,7 @@ impl Handover {
             Some(at) => format!("schedule {word} of cluster {scope} at {at}{demoting}"),
             None => format!("{word} cluster {scope}{demoting}"),
         };
-        gives_up(format!("Are you sure you want to {what}?"), talk)
+        demand_yes(format!("Are you sure you want to {what}?"), talk)
     }
 }
 
@@ -212,10 +237,14 @@ impl Order {
             ("candidate", &self.candidate),
             ("scheduled_at", &self.at),
         ];
-        pairs
+        let mut body: Map<String, Value> = pairs
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value.as_ref()?.as_str().into())))
-            .collect()
+            .collect();
+        if self.accept_loss {
+            body.insert(LOSS.to_owned(), true.into());
+        }
+        body
     }
 }
 

@@ -90,9 +90,48 @@ fn a_failover_to_a_node_that_may_lack_commits_is_asked_twice() {
     let (shown, code) = stage.run(Matriarch, &["failover"], "node2\ny\ny\n");
     assert!(shown.contains("node2 is asynchronous"), "{shown}");
     assert_eq!((code, shown.matches("[y/N]").count()), (0, 2));
-    assert_eq!(stage.heard()[0].body, json!({"candidate": "node2"}));
+    let order = json!({"candidate": "node2", "accept_data_loss": true});
+    assert_eq!(stage.heard()[0].body, order);
     let (shown, _) = stage.run(Matriarch, &["failover", "--candidate", "node1"], "n\n");
     assert!(!shown.contains("asynchronous"), "{shown}");
+}
+
+#[test]
+fn a_loss_is_accepted_by_a_word_of_its_own() {
+    let stage = stage();
+    let refusal = "12 MB may be lost; repeat the request with \"accept_data_loss\": true";
+    let success = (200, "Successfully failed over to \"node1\"".to_owned());
+    stage.world.lock().unwrap().replies = vec![(412, refusal.to_owned()), success];
+    let line = ["failover", "--candidate", "node1"];
+    let (_, code) = run(&stage, Matriarch, &line, "y\ny\n");
+    let bodies: Vec<Value> = stage.heard().into_iter().map(|heard| heard.body).collect();
+    let accepted = json!({"candidate": "node1", "accept_data_loss": true});
+    assert_eq!(
+        (code, bodies),
+        (0, vec![json!({"candidate": "node1"}), accepted.clone()])
+    );
+    reply(&stage, 412, refusal);
+    let (shown, code) = run(
+        &stage,
+        Matriarch,
+        &["failover", "--candidate", "node1", "--force"],
+        "",
+    );
+    assert!(
+        shown.ends_with("note: with --accept-data-loss the loss is accepted\n"),
+        "{shown}"
+    );
+    assert_eq!((code, stage.heard().len()), (1, 1));
+    reply(&stage, 200, "Successfully failed over to \"node1\"");
+    let line = [
+        "failover",
+        "--candidate",
+        "node1",
+        "--force",
+        "--accept-data-loss",
+    ];
+    assert_eq!(run(&stage, Matriarch, &line, "").1, 0);
+    assert_eq!(stage.heard()[0].body, accepted);
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Switchover {
             leader: self.leader,
             candidate: self.candidate,
             scheduled: self.scheduled,
+            accept_loss: false,
             force: self.force,
         };
         handover.execute(cluster, talk).await
