@@ -100,8 +100,7 @@ impl EditConfig {
             after = read(file, talk)?;
         }
         if let Some(file) = &self.apply {
-            let change = read(file, talk)?;
-            patch::merge(&mut after, &change);
+            after = patch::merged(&after, &read(file, talk)?)?;
         }
         for assignment in &self.set {
             patch::set(&mut after, assignment)?;
@@ -126,10 +125,10 @@ impl EditConfig {
             return Err(conflict());
         }
         let change = patch::difference(&before, &after);
-        let (before, after) = (Value::Object(before), Value::Object(after));
-        let whole = self.replace.is_some() || !patch::can_be_merged(&before, &after);
+        // To merging, 20 and "20" are the same, and it does not always store a null.
+        let whole = self.replace.is_some() || patch::merged(&before, &change)? != after;
         let (method, body) = if whole {
-            (Method::PUT, after)
+            (Method::PUT, Value::Object(after))
         } else {
             (Method::PATCH, Value::Object(change))
         };

@@ -1,5 +1,6 @@
 //! An operator's scripts, written for patronictl, on a cluster that runs: the program is called by that name.
 
+use crate::{Crowd, RETURN_S};
 use matriarch_chaos::Herd;
 use matriarch_chaos::node::matriarch_binary;
 use matriarch_chaos::node_file::PASSWORD;
@@ -123,4 +124,96 @@ async fn looks_need_one_node_that_answers() {
 fn port(herd: &Herd, node: usize) -> String {
     let config = herd.nodes[node].client_config();
     config.get_ports()[0].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_switches_over_and_reads_who_leads() {
+    let herd = Herd::three().await;
+    let old = herd.await_primary(20, |_| true).await;
+    let candidate = herd.others(old)[0];
+    let crowd = Crowd::gather(&herd).await;
+    // Asked of the third node, which neither hands over nor takes over.
+    let ctl = Patronictl::link(&herd, herd.others(old)[1]);
+    let name = |node: usize| herd.nodes[node].name.clone();
+    let line = format!(
+        "switchover --leader {} --candidate {} --force",
+        name(old),
+        name(candidate)
+    );
+    let text = ctl.well(&line).await;
+    let success = format!("Successfully switched over to \"{}\"", name(candidate));
+    assert!(
+        text.starts_with("Current cluster topology\n+ Cluster: "),
+        "{text}"
+    );
+    assert!(text.contains(&success), "{text}");
+    assert_eq!(ctl.members_of_role("Leader").await, [name(candidate)]);
+    crowd.await_flow(&herd).await;
+    assert_eq!(herd.await_whole(RETURN_S).await, candidate);
+    let history = ctl.well("history -f json").await;
+    let rows: Vec<Value> = serde_json::from_str(&history).unwrap();
+    assert_eq!(
+        rows.last().unwrap()["New Leader"],
+        name(candidate).as_str(),
+        "{history}"
+    );
+    // The same order once more is refused, and the old code is kept.
+    let again = ctl.run(&line).await;
+    let refusal = format!("Error: Member {} is not the leader of cluster", name(old));
+    assert!(again.code == 1 && again.text.contains(&refusal), "{}", again.text);
+    crowd.judge(&herd).await.0.demand_nothing_lost();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_plans_a_switchover_and_forgets_it() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let ctl = Patronictl::link(&herd, herd.others(primary)[0]);
+    let scope = herd.nodes[0].patroni("/patroni/scope").await.unwrap();
+    let text = ctl.well("switchover --scheduled 2099-01-01T00:00 --force").await;
+    assert!(text.contains(" Switchover scheduled\n"), "{text}");
+    let footer = format!(
+        " Switchover scheduled at: 2099-01-01T00:00:00+00:00\n                    from: {}\n",
+        herd.nodes[primary].name
+    );
+    assert!(text.ends_with(&footer), "{text}");
+    let flush = format!("flush {scope} switchover");
+    assert_eq!(ctl.well(&flush).await, "Success: scheduled switchover deleted\n");
+    assert_eq!(ctl.well(&flush).await, "No pending scheduled switchover\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_changes_settings() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let ctl = Patronictl::link(&herd, herd.others(primary)[0]);
+    let text = ctl
+        .well("edit-config -s ttl=3 -s loop_wait=4 -p work_mem=6MB --force")
+        .await;
+    for lines in [
+        "\n+    work_mem: 6MB\n",
+        "\n-ttl: 2\n+ttl: 3\n",
+        "\n+loop_wait: 4\n",
+    ] {
+        assert!(text.contains(lines), "{text}");
+    }
+    assert!(text.ends_with("Configuration changed\n"), "{text}");
+    assert_eq!(ctl.well("edit-config -s ttl=3 --force").await, "Not changed\n");
+    let shown = ctl.well("show-config").await;
+    assert!(
+        shown.contains("    work_mem: 6MB\n") && shown.ends_with("\nttl: 3\n\n"),
+        "{shown}"
+    );
+    let wrong = ctl.run("edit-config -s ttl=-1 --force").await;
+    assert!(wrong.code == 1 && wrong.text.contains("ttl"), "{}", wrong.text);
+    assert_eq!(ctl.well("show-config").await, shown);
+    herd.until("work_mem everywhere", 20, async || {
+        for node in &herd.nodes {
+            if node.sql("SHOW work_mem").await.as_deref() != Ok("6MB") {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
 }
