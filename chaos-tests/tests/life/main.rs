@@ -22,6 +22,7 @@ mod pause;
 mod primary_dies;
 mod quorum;
 mod return_home;
+mod scripts;
 mod storm;
 mod switchover;
 mod synchronous;
