@@ -324,9 +324,22 @@ fn has_every_byte(view: &View<'_>) -> Option<Verdict> {
     let (heard, end, why) = view.ended()?;
     let end = end?;
     view.state.is_confirmed().then_some(())?;
-    let candidate = candidates(view)
-        .into_iter()
-        .find(|c| c.warm && c.reach >= end.lsn)?;
+    let (complete, partial): (Vec<_>, Vec<_>) =
+        candidates(view).into_iter().partition(|c| c.reach >= end.lsn);
+    let candidate = complete.into_iter().find(|c| c.warm)?;
+    // The first to say that it has everything is not always the preferred one: the others' reports are as near.
+    let ended_at = heard.ended_at.unwrap_or(heard.at);
+    let preferred = partial.iter().find(|c| {
+        priority(view, &c.name) > priority(view, &candidate.name)
+            && waits_for_last_bytes(view, ended_at, |name| *name == c.name)
+    });
+    if let Some(preferred) = preferred {
+        return stand(format!(
+            "{} ended its epoch ({why}); waiting a moment for what {} has received, whose failover_priority is higher",
+            heard.report.member(),
+            preferred.name
+        ));
+    }
     let reason = format!(
         "{} ended its epoch ({why}) at {}; {} has received {}",
         heard.report.member(),
@@ -335,6 +348,12 @@ fn has_every_byte(view: &View<'_>) -> Option<Verdict> {
         candidate.reach
     );
     promote(view, &candidate, reason)
+}
+
+fn priority(view: &View<'_>, name: &MemberName) -> i64 {
+    view.state
+        .member(name)
+        .map_or(0, |member| member.info.tags.failover_priority)
 }
 
 fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
@@ -351,7 +370,7 @@ fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
             ))
         });
     }
-    if waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), &name) {
+    if waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), |other| *other != name) {
         return stand(format!(
             "{name} ended its epoch ({why}); waiting a moment for what the standbys have received"
         ));
@@ -370,14 +389,14 @@ fn restart_in_place(view: &View<'_>) -> Option<Verdict> {
 }
 
 /// What a standby has received is its last word once its stream has ended; until then bytes may be on their way.
-fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, primary: &MemberName) -> bool {
+fn waits_for_last_bytes(view: &View<'_>, ended_at: Moment, of: impl Fn(&MemberName) -> bool) -> bool {
     if view.now >= ended_at.plus(LAST_BYTES_MS) {
         return false;
     }
     view.state
         .members
         .keys()
-        .filter(|name| *name != primary)
+        .filter(|name| of(name))
         .filter_map(|name| view.fresh(name))
         .any(|heard| {
             heard.report.postgres.as_ref().is_some_and(|postgres| {
@@ -416,7 +435,9 @@ fn best_standby(view: &View<'_>) -> Option<Verdict> {
             ));
         }
     }
-    if view.state.is_confirmed() && waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), name) {
+    if view.state.is_confirmed()
+        && waits_for_last_bytes(view, heard.ended_at.unwrap_or(heard.at), |other| other != name)
+    {
         return stand(format!(
             "{name} ended its epoch ({why}); waiting a moment for what the standbys have received"
         ));

@@ -328,6 +328,10 @@ impl Agent {
 
     /// A stopping daemon leaves when PostgreSQL is down and the leader has had the time to hear so.
     fn may_go(&self, gone_at: &mut Option<Moment>) -> bool {
+        // A witness has nothing to stop.
+        if self.parts.hands.is_none() {
+            return true;
+        }
         // What was there before us stays when we go before anything became of us.
         if (self.process() != Process::Down && !self.hosts_guest()) || self.job.is_some() {
             return false;

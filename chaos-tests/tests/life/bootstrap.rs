@@ -107,4 +107,14 @@ async fn a_witness_holds_no_data_and_its_vote_lets_the_other_take_over() {
     let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     assert_ne!(new, 2, "a witness became primary");
     crowd.judge(&herd).await.0.demand_sound();
+    herd.nodes[2].terminate();
+    let deadline = matriarch::clock::boot_ns() + 10_000_000_000;
+    while herd.nodes[2].exit().is_none() {
+        assert!(
+            matriarch::clock::boot_ns() < deadline,
+            "SIGTERM did not end a witness\n{}",
+            herd.portrait().await
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
