@@ -46,6 +46,7 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
         add_pending_restart(&mut doc, postgres);
     }
     add_identity(&mut doc, &facts.scope, facts.me.as_str());
+    add_scheduled_restart(&mut doc, &facts.report);
     doc.insert(
         "matriarch".into(),
         json!({
@@ -146,6 +147,13 @@ fn add_pending_restart(doc: &mut Map<String, Value>, postgres: &PostgresReport) 
     doc.insert("pending_restart_reason".into(), reasons.into());
 }
 
+fn add_scheduled_restart(doc: &mut Map<String, Value>, report: &Report) {
+    let scheduled = report.scheduled_restart.as_deref();
+    if let Some(scheduled) = scheduled.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        doc.insert("scheduled_restart".into(), scheduled);
+    }
+}
+
 /// A member's tags as an object, when there are any.
 pub(super) fn shown_tags(text: &str) -> Option<Value> {
     let tags: Value = serde_json::from_str(text).ok()?;
@@ -223,6 +231,7 @@ fn cluster_member(member: &Member, report: &Report, role: &str, primary: Option<
         doc.insert("timeline".into(), timeline.0.into());
     }
     add_pending_restart(&mut doc, postgres);
+    add_scheduled_restart(&mut doc, report);
     if let Some(tags) = shown_tags(&member.info.tags.shown) {
         doc.insert("tags".into(), tags);
     }

@@ -219,6 +219,8 @@ fn report(node: usize) -> Report {
         ..PostgresReport::default()
     };
     Report {
+        again: None,
+        scheduled_restart: None,
         sent_at: Moment(NOW.0 - 150),
         tenure: if standby {
             Tenure::None

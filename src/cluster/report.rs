@@ -244,6 +244,10 @@ pub struct Report {
     pub primary_answers: Option<bool>,
     /// While a pause ends: the revision of the resume, once no primary of this node is without a deadline.
     pub rearmed: Option<Revision>,
+    /// The epoch that ends here only because an operator asked for a restart of PostgreSQL.
+    pub again: Option<Epoch>,
+    /// A restart that waits for its time, as it was asked for: JSON text.
+    pub scheduled_restart: Option<String>,
 }
 
 impl Report {
@@ -263,6 +267,8 @@ impl Report {
             synced: None,
             primary_answers: None,
             rearmed: None,
+            again: None,
+            scheduled_restart: None,
         }
     }
 

@@ -82,6 +82,11 @@ pub use settings::{STOP_MARGIN_MS, settings};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Whole seconds of a time as people write it: `5`, `5s`, `2min`.
+pub fn seconds(text: &str) -> Option<u64> {
+    units::duration_ms(text, Some(1_000)).map(|ms| ms.div_ceil(1_000))
+}
+
 /// A configuration and what is odd about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {

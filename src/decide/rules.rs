@@ -89,6 +89,11 @@ pub const RULES: &[Rule] = &[
         judge: handover::failover,
     },
     Rule {
+        name: "restart-asked",
+        says: "The primary ended its epoch because an operator wants its PostgreSQL restarted: start it again.",
+        judge: restart_asked,
+    },
+    Rule {
         name: "paused",
         says: "The primary does not serve, and the cluster is paused: nothing moves by itself.",
         judge: pause::paused,
@@ -318,6 +323,20 @@ pub(super) fn promote(view: &View<'_>, candidate: &Candidate, reason: String) ->
 /// One that was never given out.
 pub(super) fn next_timeline(view: &View<'_>) -> Timeline {
     Timeline(view.state.reserved.0.saturating_add(1))
+}
+
+/// Only while it is there and can: a node that dies on the way is like any other primary that ended its epoch.
+fn restart_asked(view: &View<'_>) -> Option<Verdict> {
+    let (heard, _, _) = view.ended()?;
+    let (holder, epoch) = view.state.primacy.held()?;
+    view.fresh(holder)?;
+    let can = view.state.is_confirmed() && heard.report.unpromotable.is_none();
+    (can && heard.report.again == Some(epoch)).then_some(())?;
+    let act = Act::Restart {
+        member: holder.clone(),
+        epoch: view.state.epoch.next(),
+    };
+    propose(act, format!("an operator asked {holder} for it"))
 }
 
 fn has_every_byte(view: &View<'_>) -> Option<Verdict> {

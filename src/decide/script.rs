@@ -367,6 +367,7 @@ impl World {
                 }
                 heard.report.info = member.info.clone();
             }
+            ("again", _) => heard.report.again = Some(Epoch(number(value))),
             ("ended", _) => {
                 heard.report.tenure = Tenure::Ended {
                     epoch: Epoch(number(value)),

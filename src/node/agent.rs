@@ -11,6 +11,7 @@ use super::lookout::Lookout;
 use super::orders::Asked;
 use super::probe::{self, Probed};
 use super::reporter::Word;
+use super::restart::Wishes;
 use super::tenancy::Tenancy;
 use super::wal_gone::WalGone;
 use crate::clock;
@@ -127,6 +128,8 @@ pub struct Agent {
     pub(super) farewell: Option<Job>,
     /// What this node stopped on an operator's order is to run as a standby, also in a pause.
     pub(super) finishing: bool,
+    /// What operators have asked of this node.
+    pub(super) wishes: Wishes,
     /// The epoch whose checkpoint is written, so that it can end.
     pub(super) prepared: Option<Epoch>,
     /// The epoch whose first proof is there: clients may come.
@@ -208,6 +211,7 @@ impl Agent {
             nameless: true,
             proof: None,
             farewell: None,
+            wishes: Wishes::default(),
             prepared: None,
             finishing: false,
             barrier: None,
@@ -360,6 +364,7 @@ impl Agent {
         let state = self.parts.state.borrow().clone();
         self.bind(&state, now);
         self.duty = self.judge(&state, now);
+        self.look_after_restart(&state, now);
         self.step(&state, now)?;
         self.publish(&state, now);
         Ok(())

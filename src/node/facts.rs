@@ -64,6 +64,8 @@ impl Agent {
         let incarnation = self.parts.ledger.facts().incarnation;
         Report {
             promise: self.promise,
+            again: self.restarts_after(),
+            scheduled_restart: self.scheduled_restart(),
             synced: self.synced,
             primary_answers: self.primary_answers,
             rearmed: self.rearmed(state),
@@ -187,6 +189,8 @@ impl Agent {
             // It counts as running only once its roles are there: nobody could follow it before.
             Some(Purpose::Bootstrap(_)) => return PostgresState::Starting,
             Some(Purpose::Clone) => return PostgresState::CreatingReplica,
+            Some(Purpose::Again) => return PostgresState::Restarting,
+            Some(Purpose::Stop) if self.restarts_after().is_some() => return PostgresState::Restarting,
             Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => {
                 return PostgresState::Stopping;
             }
@@ -199,6 +203,7 @@ impl Agent {
             Process::Up(Some(_)) => PostgresState::Unknown,
             Process::Up(None) => PostgresState::Starting,
             Process::Ending => PostgresState::Stopping,
+            Process::Down if self.restarts_after().is_some() => PostgresState::Restarting,
             Process::Down if self.ended.is_some() => PostgresState::Crashed,
             Process::Down => PostgresState::Stopped,
         }
@@ -371,7 +376,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
             report.rearmed,
         ),
         postgres,
-        report.unpromotable.clone(),
-        report.offer.clone(),
+        (report.unpromotable.clone(), report.again),
+        (report.offer.clone(), report.scheduled_restart.clone()),
     )
 }

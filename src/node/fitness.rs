@@ -196,8 +196,10 @@ impl Agent {
         let exit = self.guard.last_exit.as_deref().unwrap_or("is gone");
         // Past its deadline it is the guard that ends a primary, and a guard that dies takes it along.
         let guarded = self.running.is_some() && now >= lease::stop_at(until);
-        let ours = matches!(job, Some(Purpose::Fence | Purpose::Stop | Purpose::Raise))
-            || guarded
+        let ours = matches!(
+            job,
+            Some(Purpose::Fence | Purpose::Stop | Purpose::Raise | Purpose::Again)
+        ) || guarded
             || exit.contains("its guard died");
         self.fitness.saw(self.guard.postmaster, ours, exit, now);
         self.fitness.look(now);

@@ -28,6 +28,8 @@ pub enum Purpose {
     Promise(Epoch),
     /// Prove that the synchronous standbys have everything.
     Prove(Synced),
+    /// Start a standby again, as an operator asked.
+    Again,
     /// Give a standby what its primary has, if its replay waits for that.
     Raise,
     /// What a standby need not keep from its time as primary.

@@ -90,6 +90,19 @@ pub async fn standby(hands: Hands, wanted: Wanted) -> Done {
     }
 }
 
+/// Starts a running standby again, and waits until it answers.
+pub async fn again(hands: Hands, wanted: Wanted, patience: Duration) -> Done {
+    stop(hands.clone(), RESTART).await;
+    let bound = clock::now().plus(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    let started = standby(hands.clone(), wanted).await;
+    if matches!(started, Done::Started { .. })
+        && let Err(why) = until(&hands, bound, "the standby", |probe| probe.in_recovery).await
+    {
+        return Done::Failed(why);
+    }
+    started
+}
+
 /// PostgreSQL pauses a replay that needs more than this standby was started with; only another start gives it more.
 pub async fn raise(hands: Hands, wanted: Wanted) -> Done {
     let work = async {
@@ -225,11 +238,12 @@ pub async fn promote(
 }
 
 /// Starts the stopped primary again.
-pub async fn restart(hands: Hands, wanted: Wanted, epoch: Epoch) -> Done {
+pub async fn restart(hands: Hands, wanted: Wanted, epoch: Epoch, timeout_s: Option<u64>) -> Done {
     let work = async {
         hands.configure(&wanted).await?;
         let settings = &wanted.settings;
-        let bound = clock::now().plus(settings.primary_start_timeout_s.saturating_mul(1_000));
+        let bound_s = timeout_s.unwrap_or(settings.primary_start_timeout_s);
+        let bound = clock::now().plus(bound_s.saturating_mul(1_000));
         serve_from_disk(&hands, settings, epoch, bound).await
     };
     rise(hands.clone(), epoch, work).await

@@ -37,6 +37,8 @@ mod outlook;
 mod pause;
 mod probe;
 pub mod reporter;
+mod restart;
+mod restart_request;
 mod settle;
 mod standby;
 mod steps;

@@ -83,9 +83,10 @@ impl Agent {
                 self.parts.renewal.renew();
                 Done::text(202, "reload scheduled")
             }
-            NodeOrder::Restart(_) | NodeOrder::CancelRestart | NodeOrder::Reinitialize { .. } => {
-                Done::text(501, "Unsupported method")
-            }
+            NodeOrder::Restart(body) => return self.ask_restart(&body, asked.answer),
+            NodeOrder::CancelRestart => self.cancel_restart(),
+            // A copy is always made from the primary.
+            NodeOrder::Reinitialize { force, .. } => self.reinitialize(force),
         };
         // Whoever asked may have gone.
         let _ = asked.answer.send(done);

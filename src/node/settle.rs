@@ -77,6 +77,7 @@ impl Agent {
                     facts.reached = None;
                 })?;
                 self.holdings = Holdings::default();
+                self.wishes.fresh_copy = false;
                 self.trouble = None;
                 self.failed_copies = 0;
             }
@@ -90,6 +91,9 @@ impl Agent {
                 self.trouble = None;
                 // A reload is what tells the server that the file says something else.
                 self.reread |= raised;
+                if *purpose == Purpose::Again {
+                    self.restarted(true);
+                }
             }
             Done::Good => self.settle_good(purpose)?,
             Done::Failed(why) | Done::Inspected(Err(why)) | Done::End(Err(why)) => {
@@ -109,6 +113,9 @@ impl Agent {
                     if !out {
                         self.holdings.data = Data::Broken(format!("pg_rewind failed: {why}"));
                     }
+                }
+                if matches!(purpose, Purpose::Again) {
+                    self.restarted(false);
                 }
                 if matches!(purpose, Purpose::Configure) {
                     self.configured = None;
@@ -186,6 +193,7 @@ fn label(purpose: &Purpose) -> &'static str {
         Purpose::Chores => "chores",
         Purpose::Promise(_) => "promise",
         Purpose::Prove(_) => "prove",
+        Purpose::Again => "restart",
         Purpose::Raise => "raise",
         Purpose::Tidy => "tidy",
         Purpose::Prepare(_) => "checkpoint",

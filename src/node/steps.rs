@@ -53,7 +53,7 @@ impl Agent {
         if self.look(&hands, now) || self.leaving {
             return Ok(());
         }
-        if self.is_held_back(now) {
+        if self.is_held_back(now) || self.step_restart(&hands, state, now) {
             return Ok(());
         }
         match self.duty.clone() {
@@ -133,6 +133,7 @@ impl Agent {
                 self.running != Some(*of)
             }
             (Purpose::Clone, duty) => !matches!(duty, Duty::Clone(..)),
+            (Purpose::Again, duty) => !matches!(duty, Duty::Follow(_) | Duty::Stand),
             (Purpose::Rewind, duty) => !matches!(duty, Duty::Rewind(..) | Duty::Clone(..)),
             _ => false,
         };
@@ -210,6 +211,7 @@ impl Agent {
         // Another run of the server: its slots may have been dropped while it was a standby, or never made.
         self.slots.clear();
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
+        let timeout_s = self.restart_timeout_s();
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
                 let slots = self.slots_for(state);
@@ -221,9 +223,9 @@ impl Agent {
                 self.becomes_ours()?;
                 jobs::spawn(Purpose::Bootstrap(epoch), |_| jobs::adopt(hands, wanted, epoch))
             }
-            (Origin::Restart, false, _) => {
-                jobs::spawn(Purpose::Restart(epoch), |_| jobs::restart(hands, wanted, epoch))
-            }
+            (Origin::Restart, false, _) => jobs::spawn(Purpose::Restart(epoch), |_| {
+                jobs::restart(hands, wanted, epoch, timeout_s)
+            }),
             (Origin::Bootstrap, false, _) => jobs::spawn(Purpose::Bootstrap(epoch), |_| {
                 jobs::bootstrap(hands, wanted, epoch, create)
             }),
@@ -420,7 +422,7 @@ impl Agent {
             return Ok(());
         }
         let settings = self.parts.settings.borrow().clone();
-        let diverged = !matches!(self.holdings.data, Data::Absent);
+        let diverged = !matches!(self.holdings.data, Data::Absent) && !self.wishes.fresh_copy;
         if diverged && hands.effective(&settings).remove_on_diverged_timelines == Some(false) {
             self.trouble = Some(format!(
                 "{why}, and remove_data_directory_on_diverged_timelines is false"
