@@ -23,6 +23,7 @@ mod primary_dies;
 mod quorum;
 mod return_home;
 mod scripts;
+mod settings;
 mod storm;
 mod switchover;
 mod synchronous;
