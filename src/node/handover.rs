@@ -24,7 +24,7 @@ impl Agent {
     /// Clients may be here: the duty is to serve, also while another primary is prepared for.
     pub(super) fn is_serving(&self) -> bool {
         match self.duty {
-            Duty::Serve(_) => true,
+            Duty::Serve(epoch) => self.restarts_after() != Some(epoch),
             Duty::Yield(_) => !matches!(self.job.as_ref().map(|job| &job.purpose), Some(Purpose::Stop)),
             _ => false,
         }
