@@ -133,7 +133,8 @@ impl Agent {
                 self.running != Some(*of)
             }
             (Purpose::Clone, duty) => !matches!(duty, Duty::Clone(..)),
-            (Purpose::Again, duty) => !matches!(duty, Duty::Follow(_) | Duty::Stand),
+            // While it is down there is nothing else to do; the end of its log is read for whoever follows anew.
+            (Purpose::Again, duty) => !matches!(duty, Duty::Follow(_) | Duty::Stand | Duty::Rest(_)),
             (Purpose::Rewind, duty) => !matches!(duty, Duty::Rewind(..) | Duty::Clone(..)),
             _ => false,
         };
