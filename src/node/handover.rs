@@ -49,8 +49,7 @@ impl Agent {
         tracing::info!("stopping PostgreSQL for the {} to {}", asked.word(), begun.to);
         self.trouble = Some(format!("was stopped for the {} to {}", asked.word(), begun.to));
         self.proof = None;
-        self.finishing = true;
-        self.streamed_in = None;
+        self.finish_in_pause();
         self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
     }
 }

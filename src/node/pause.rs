@@ -18,6 +18,12 @@ impl Agent {
         state.pause.is_on() && !self.finishing
     }
 
+    /// An operator has asked for what ends with a standby that runs, paused or not.
+    pub(super) fn finish_in_pause(&mut self) {
+        self.finishing = true;
+        self.streamed_in = None;
+    }
+
     /// Takes the primary's deadline off, or has it put back.
     pub(super) fn bind(&mut self, state: &State, now: Moment) {
         if self.finishing && (!state.pause.is_on() || self.streamed_in.is_some()) {

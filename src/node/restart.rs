@@ -44,6 +44,8 @@ struct Again {
     ending: Option<Epoch>,
     /// The job of a standby has begun.
     begun: bool,
+    /// There was nothing to stop: a pause left a standby down.
+    only_start: bool,
 }
 
 /// A restart that waits for its time.
@@ -131,8 +133,16 @@ impl Agent {
         }
         match self.process() {
             Process::Up(Some(_)) => None,
+            Process::Down if self.rests_as_standby() => None,
             _ => Some("postgres is still starting".to_owned()),
         }
+    }
+
+    /// A standby that is down stays so only in a pause.
+    fn rests_as_standby(&self) -> bool {
+        let state = self.parts.state.borrow();
+        let primary = state.primacy.held().is_some_and(|(holder, _)| *holder == self.me);
+        state.pause.is_on() && !primary
     }
 
     /// What takes long and must not be disturbed.
@@ -153,12 +163,17 @@ impl Agent {
     fn begin_restart(&mut self, timeout_s: Option<u64>, answer: Option<oneshot::Sender<Done>>) {
         tracing::info!("an operator asks for a restart of PostgreSQL");
         self.prepared = None;
+        let only_start = self.process() == Process::Down;
+        if only_start {
+            self.finish_in_pause();
+        }
         self.wishes.again = Some(Again {
             answer,
             timeout_s,
             until: clock::now().plus(PATIENCE_MS),
             ending: None,
             begun: false,
+            only_start,
         });
     }
 
@@ -167,6 +182,9 @@ impl Agent {
         let Some(again) = &self.wishes.again else {
             return false;
         };
+        if again.only_start {
+            return false;
+        }
         let hands = hands.clone();
         match (&self.duty, self.process()) {
             (Duty::Serve(epoch), _) if again.ending.is_none() && self.risen == Some(*epoch) => {
@@ -218,7 +236,8 @@ impl Agent {
                 .ending
                 .is_some_and(|ending| self.ended.as_ref().is_some_and(|(ended, _)| *ended > ending));
             let dropped = again.begun && self.job.as_ref().is_none_or(|job| job.purpose != Purpose::Again);
-            if back && served && self.gate_is_open(state, now) {
+            let started = again.only_start && matches!(self.process(), Process::Up(Some(_)));
+            if started || back && served && self.gate_is_open(state, now) {
                 self.restarted(true);
             } else if lost || failed || dropped || now >= again.until {
                 self.restarted(false);

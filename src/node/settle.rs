@@ -77,7 +77,9 @@ impl Agent {
                     facts.reached = None;
                 })?;
                 self.holdings = Holdings::default();
-                self.wishes.fresh_copy = false;
+                if std::mem::take(&mut self.wishes.fresh_copy) {
+                    self.finish_in_pause();
+                }
                 self.trouble = None;
                 self.failed_copies = 0;
             }

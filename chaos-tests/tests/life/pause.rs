@@ -116,3 +116,28 @@ async fn an_operator_moves_primacy_in_a_pause_to_a_named_candidate_only() {
     await_flag(&herd, false).await;
     assert_eq!(herd.await_whole(RETURN_S).await, to);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_or_a_new_copy_that_an_operator_asks_for_in_a_pause_ends_with_a_standby_that_runs() {
+    let herd = Herd::three().await;
+    let primary = herd.await_whole(RETURN_S).await;
+    let standby = herd.others(primary)[0];
+    pause(&herd, primary, "true").await;
+    await_flag(&herd, true).await;
+    herd.nodes[standby].kill_postmaster();
+    herd.until("the standby says that it is down", 20, async || {
+        herd.nodes[standby].patroni("/state").await.as_deref() == Some("stopped")
+    })
+    .await;
+    let (status, text) = herd.nodes[standby].order("POST", "/restart", "{}").await;
+    assert_eq!((status, text.as_str()), (200, "restarted successfully"));
+    herd.await_streaming(standby, RETURN_S).await;
+    let (status, text) = herd.nodes[standby].order("POST", "/reinitialize", "{}").await;
+    assert_eq!((status, text.as_str()), (200, "reinitialize started"));
+    herd.until("the old copy goes", 20, async || {
+        !herd.nodes[standby].is_streaming().await
+    })
+    .await;
+    herd.await_streaming(standby, RETURN_S).await;
+    await_flag(&herd, true).await;
+}
