@@ -132,8 +132,18 @@ fn watchdog(findings: &mut Findings, config: &Config) {
 fn readable_by_all(findings: &mut Findings, config: &Config) {
     let has_secret = config.raft.password.is_some()
         || config.restapi.authentication.is_some()
+        || config.ctl.authentication.is_some()
+        || config.restapi.keyfile_password.is_some()
+        || config.ctl.keyfile_password.is_some()
         || config.postgresql.as_ref().is_some_and(|postgresql| {
-            postgresql.auth.superuser.password.is_some() || postgresql.auth.replication.password.is_some()
+            let logins = [
+                &postgresql.auth.superuser,
+                &postgresql.auth.replication,
+                &postgresql.auth.rewind,
+            ];
+            logins
+                .iter()
+                .any(|login| login.password.is_some() || login.sslpassword.is_some())
         });
     let mode = config
         .path
@@ -141,7 +151,7 @@ fn readable_by_all(findings: &mut Findings, config: &Config) {
         .map_or(0, |metadata| metadata.permissions().mode());
     if has_secret && mode & WORLD_READABLE != 0 {
         let path = config.path.display();
-        findings.notes.push(format!(
+        findings.warnings.push(format!(
             "{path} holds passwords and can be read by every user: chmod o-rwx {path}"
         ));
     }
@@ -158,6 +168,15 @@ fn tls_files(findings: &mut Findings, config: &Config) {
     ];
     for (key, file) in files {
         let Some(file) = file else { continue };
+        let mode = file
+            .metadata()
+            .map_or(0, |metadata| metadata.permissions().mode());
+        if key.ends_with(".keyfile") && mode & WORLD_READABLE != 0 {
+            let path = file.display();
+            findings.warnings.push(format!(
+                "{key}: {path} is a private key and can be read by every user: chmod o-rwx {path}"
+            ));
+        }
         if let Err(error) = std::fs::File::open(file) {
             findings
                 .errors
@@ -309,7 +328,7 @@ mod tests {
         assert_eq!(
             text,
             "warning: DIR/node.yml:3: raft.partner_addrs: names no other node: nothing can take over from this one\n\
-             note: DIR/node.yml holds passwords and can be read by every user: chmod o-rwx DIR/node.yml\n\
+             warning: DIR/node.yml holds passwords and can be read by every user: chmod o-rwx DIR/node.yml\n\
              note: postgresql.bin_dir is not set: the programs are looked for in PATH\n\
              configuration is valid\n"
         );

@@ -127,6 +127,12 @@ fn known<'a>(state: &'a mut State, member: &MemberName) -> Result<&'a mut Member
 
 /// A new copy of the data has proved nothing yet, so it starts unfit; so does a newcomer.
 fn register(state: &mut State, info: &MemberInfo) -> Result<(), String> {
+    if let Some(other) = state.namesake(&info.name) {
+        return Err(format!(
+            "{} differs from {other} in case only, and PostgreSQL takes the two for one",
+            info.name
+        ));
+    }
     let fitness = match state.members.get(&info.name) {
         Some(old) if old.info.incarnation == info.incarnation => old.fitness.clone(),
         _ => Fitness::Unfit("its copy of the data has not followed the primary yet".to_owned()),

@@ -245,6 +245,28 @@ fn the_life_of_a_cluster() {
 }
 
 #[test]
+fn a_name_that_differs_in_case_only_is_refused() {
+    let mut state = State::default();
+    let register = |name: &str| command(Act::Register(info(name)), None);
+    assert!(matches!(
+        apply(&mut state, &register("node1"), VOTE),
+        Outcome::Applied(_)
+    ));
+    let refused = Outcome::Refused(
+        "Node1 differs from node1 in case only, and PostgreSQL takes the two for one".to_owned(),
+    );
+    assert_eq!(apply(&mut state, &register("Node1"), VOTE), refused);
+    assert!(matches!(
+        apply(&mut state, &register("node1"), VOTE),
+        Outcome::Applied(_)
+    ));
+    assert!(matches!(
+        apply(&mut state, &register("node2"), VOTE),
+        Outcome::Applied(_)
+    ));
+}
+
+#[test]
 fn a_decision_on_another_revision_or_under_another_vote_is_stale() {
     let register = || Act::Register(info("a"));
     let mut state = State {

@@ -50,6 +50,12 @@ impl State {
     /// How many events are kept.
     pub const EVENTS: usize = 1000;
 
+    /// The member whose name differs from this one in case only: `synchronous_standby_names` is compared without it.
+    pub fn namesake(&self, name: &MemberName) -> Option<&MemberName> {
+        let is_namesake = |other: &&MemberName| *other != name && other.0.eq_ignore_ascii_case(&name.0);
+        self.members.keys().find(is_namesake)
+    }
+
     /// The member of that name.
     pub fn member(&self, name: &MemberName) -> Option<&Member> {
         self.members.get(name)

@@ -225,7 +225,10 @@ pub(super) fn propose(act: Act, reason: impl Into<String>) -> Option<Verdict> {
 fn register(view: &View<'_>) -> Option<Verdict> {
     let heard = view.heard.values().find(|heard| {
         let info = &heard.report.info;
-        view.fresh(&info.name).is_some() && view.state.member(&info.name).is_none_or(|m| m.info != *info)
+        view.fresh(&info.name).is_some()
+            && view.state.member(&info.name).is_none_or(|m| m.info != *info)
+            // It is refused, and its own node ends with a sentence when it sees the other's name.
+            && view.state.namesake(&info.name).is_none()
     })?;
     let info = heard.report.info.clone();
     let reason = format!("{} at {}", info.name, info.raft_addr);

@@ -433,7 +433,17 @@ impl Agent {
             && self.running.is_none()
         {
             return Err(AgentError::Misplaced(format!(
-                "a node named '{}' runs already at {other}; give this one another name",
+                "Can't start; there is already a node named '{}' running at {other}; give this one another name",
+                self.me
+            )));
+        }
+        if let Some(other) = state
+            .namesake(&self.me)
+            .filter(|_| state.member(&self.me).is_none())
+        {
+            return Err(AgentError::Misplaced(format!(
+                "Can't start; there is a member named '{other}', and PostgreSQL does not tell '{}' from it; give this one \
+                 another name",
                 self.me
             )));
         }

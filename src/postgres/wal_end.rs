@@ -123,7 +123,9 @@ impl Postgres {
             let Some((start, stop)) = run_of(own, from, control.segment) else {
                 continue;
             };
-            if let Some(record) = self.last_record(timeline, start, stop).await? {
+            let last = stop.saturating_sub(1);
+            let files = [start, last].map(|at| segment_name(timeline, at, control.segment));
+            if let Some(record) = self.last_record(timeline, start, stop, files).await? {
                 return Ok(Some(record.end(control)));
             }
         }
@@ -135,6 +137,7 @@ impl Postgres {
         timeline: Timeline,
         start: u64,
         stop: u64,
+        files: [String; 2],
     ) -> Result<Option<Record>, PostgresError> {
         let program = Program::new("pg_waldump", DEADLINE)
             .arg("-p")
@@ -143,7 +146,10 @@ impl Postgres {
                 format!("-t{}", timeline.0),
                 format!("-s{}", Lsn(start)),
                 format!("-e{}", Lsn(stop)),
-            ]);
+            ])
+            // Without names of files it takes the size of a segment from any that it finds, and gives up if that one
+            // was made in advance and is empty yet.
+            .args(files);
         let mut last = None;
         // It always ends with an error, or with the end of the last file: what was read before counts.
         self.watch_program(program, |line| last = Record::parse(line).or(last), |_| ())
@@ -159,6 +165,12 @@ impl Postgres {
             .filter_map(|name| segment_of(name, segment))
             .collect())
     }
+}
+
+/// The file in which a position lies.
+fn segment_name(timeline: Timeline, at: u64, segment: u64) -> String {
+    let (high, low) = (at >> 32, (at & 0xffff_ffff) / segment.max(1));
+    format!("{:08X}{high:08X}{low:08X}", timeline.0)
 }
 
 fn segment_of(name: &str, segment: u64) -> Option<(Timeline, u64)> {
@@ -191,6 +203,14 @@ fn run_of(own: &BTreeSet<u64>, from: u64, segment: u64) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_lies_in_a_file_of_that_name() {
+        let (timeline, at) = (Timeline(19), 0x12_0300_0028);
+        let name = segment_name(timeline, at, 16 << 20);
+        assert_eq!(name, "000000130000001200000003");
+        assert_eq!(segment_of(&name, 16 << 20), Some((timeline, 0x12_0300_0000)));
+    }
 
     fn control() -> Control {
         Control {

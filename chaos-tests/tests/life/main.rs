@@ -20,6 +20,7 @@ mod last_word;
 mod operator;
 mod pause;
 mod primary_dies;
+mod process;
 mod quorum;
 mod return_home;
 mod scripts;
