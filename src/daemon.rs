@@ -328,7 +328,14 @@ async fn live(
     let mut tasks = vec![
         tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
         tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
-        tokio::spawn(lead::run(me, group.clone(), desk, state_seen, settings_seen)),
+        tokio::spawn(lead::run(
+            me,
+            group.clone(),
+            desk,
+            state_seen.clone(),
+            settings_seen,
+        )),
+        tokio::spawn(lead::see_off(group.clone(), state_seen)),
         tokio::spawn(systemd::feed(reporter.tenancy.clone())),
         tokio::spawn(reporter.run()),
         tokio::spawn(doors.follow(renewal.watch())),

@@ -40,6 +40,7 @@ impl Courier {
             identity: Arc::new(RwLock::new(Identity::default())),
             connect: Duration::from_millis(settings.election_max_ms),
             introduce: Arc::new(|_| {}),
+            farewell: Arc::new(|_| {}),
             throttle: Throttle::default(),
         };
         Ok(Courier { dialer })

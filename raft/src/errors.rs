@@ -24,6 +24,9 @@ pub enum StartError {
         /// What is wrong with it.
         why: String,
     },
+    /// A recovery was called off; nothing was changed.
+    #[error("{0}")]
+    Declined(String),
     /// A certificate, key or authority file is unusable.
     #[error("raft certificate file {file}: {why}")]
     Certificate {

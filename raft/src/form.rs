@@ -72,6 +72,8 @@ const ROUND: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const ASK: Duration = Duration::from_millis(500);
 /// An admission, which waits for a quorum.
 const ADMISSION: Duration = Duration::from_secs(4);
+/// The foundation of a group that was formed; each recovery makes a greater one.
+pub(crate) const FORMED: u64 = 1;
 /// Entries between two snapshots; `KEPT` of them stay for followers that are a little behind.
 const SNAPSHOT_EVERY: u64 = 5_000;
 const KEPT: u64 = 1_000;
@@ -84,11 +86,18 @@ pub(crate) struct Known {
 
 /// Finds out who this node is, then starts openraft. Runs in the background.
 pub(crate) async fn enter(node: Arc<Node>, machine: Box<dyn Machine>, known: Known) {
+    if known.record.admitted || known.formation.is_some() {
+        // Partners of a later foundation end this one's start before it can speak for a group that was given up.
+        ask_partners(&node).await;
+        if node.fatal.get().is_some() {
+            return;
+        }
+    }
     let entered = match known {
         Known {
             formation: Some(formation),
-            ..
-        } => found(&node, machine, formation).await,
+            record,
+        } => found(&node, machine, formation, &record).await,
         Known { record, .. } if record.admitted => take_part(&node, machine, identity(&node, &record)).await,
         Known { record, .. } => seek(&node, machine, record).await,
     };
@@ -103,6 +112,7 @@ fn identity(node: &Node, record: &NodeBytes) -> Identity {
         id,
         incarnation: record.incarnation,
         generation: record.generation,
+        foundation: record.foundation.max(FORMED),
     }
 }
 
@@ -129,11 +139,13 @@ async fn seek(node: &Arc<Node>, machine: Box<dyn Machine>, mut record: NodeBytes
                 node.settled.store(true, Ordering::SeqCst);
                 put(node, Meta::Formation, &formation).await?;
                 tracing::info!("forming the group {:?}", formation.founders);
-                return found(node, machine, formation).await;
+                return found(node, machine, formation, &record).await;
             }
             Outcome::Join { leader } => {
-                if let Some(generation) = ask_admission(node, leader, record.incarnation).await {
+                if let Some((generation, foundation)) = ask_admission(node, leader, record.incarnation).await
+                {
                     (record.generation, record.admitted) = (generation, true);
+                    record.foundation = foundation;
                     node.settled.store(true, Ordering::SeqCst);
                     put(node, Meta::Node, &record).await?;
                     return take_part(node, machine, identity(node, &record)).await;
@@ -176,7 +188,7 @@ async fn ask_partners(node: &Arc<Node>) -> BTreeMap<String, Standing> {
 }
 
 /// Asks the presumed leader, and the one it names, to be admitted.
-async fn ask_admission(node: &Node, mut leader: String, incarnation: u64) -> Option<u64> {
+async fn ask_admission(node: &Node, mut leader: String, incarnation: u64) -> Option<(u64, u64)> {
     for _ in 0..3 {
         let pool = node.pools.pool(&leader, 0, Lane::Message);
         let request = Request::Join {
@@ -184,18 +196,23 @@ async fn ask_admission(node: &Node, mut leader: String, incarnation: u64) -> Opt
             incarnation,
         };
         let why = match pool.call(&request, ADMISSION).await {
-            Ok(Response::Join(JoinAnswer::Admitted { generation })) => return Some(generation),
+            Ok(Response::Join(JoinAnswer::Admitted {
+                generation,
+                foundation,
+            })) => {
+                return Some((generation, foundation));
+            }
             Ok(Response::Join(JoinAnswer::Elsewhere { leader: Some(other) })) => {
                 leader = other;
                 continue;
             }
             Ok(Response::Join(JoinAnswer::Elsewhere { leader: None })) => "nobody leads".to_owned(),
-            Ok(Response::Join(JoinAnswer::Later { why })) => why,
+            Ok(Response::Join(JoinAnswer::Later { why }) | Response::Removed(why)) => why,
             Ok(other) => format!("{other:?}"),
             Err(e) => e.to_string(),
         };
         if let Some(unsaid) = node.throttle.admit("join") {
-            tracing::info!(unsaid, "not admitted to the group yet by {leader}: {why}");
+            tracing::warn!(unsaid, "not admitted to the group yet by {leader}: {why}");
         }
         return None;
     }
@@ -212,6 +229,7 @@ async fn found(
     node: &Arc<Node>,
     machine: Box<dyn Machine>,
     formation: FormationBytes,
+    record: &NodeBytes,
 ) -> std::io::Result<()> {
     let cluster = &node.settings.cluster;
     let member = |addr: &String| {
@@ -232,6 +250,7 @@ async fn found(
             id,
             incarnation: 0,
             generation: 0,
+            foundation: record.foundation.max(FORMED),
         },
     )
     .await?;
@@ -253,7 +272,6 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
         settings.heartbeat_ms,
         settings.election_min_ms,
         settings.election_max_ms,
-        &node.founders,
     );
     let config = Arc::new(config.validate().map_err(std::io::Error::other)?);
     node.assume(identity);
@@ -271,7 +289,7 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
     Ok(())
 }
 
-fn config(heartbeat_ms: u64, min_ms: u64, max_ms: u64, founders: &[String]) -> Config {
+pub(crate) fn config(heartbeat_ms: u64, min_ms: u64, max_ms: u64) -> Config {
     Config {
         heartbeat_interval: heartbeat_ms,
         election_timeout_min: min_ms,
@@ -288,8 +306,8 @@ fn config(heartbeat_ms: u64, min_ms: u64, max_ms: u64, founders: &[String]) -> C
         // Above the snapshot interval, or a follower would be sent a snapshot for every hiccup.
         replication_lag_threshold: SNAPSHOT_EVERY * 2,
         backoff: "50ms 100ms ... 500ms".to_owned(),
-        // With five voters a leader without its quorum can hold two followers for ever.
-        quorum_loss_probe_interval: (founders.len() >= 5).then_some(max_ms * 2),
+        // With five voters, and three may become five, a leader without its quorum can hold two followers for ever.
+        quorum_loss_probe_interval: Some(max_ms * 2),
         ..Config::default()
     }
 }

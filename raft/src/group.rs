@@ -20,6 +20,8 @@ use crate::{join, observe, propose, start};
 
 /// A level voter takes over within two round trips and one sync.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// What is still at work on the store when the group closes is done by then.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// A running member of the group. Clones share one member; `close` ends it.
 #[derive(Clone)]
@@ -77,7 +79,7 @@ impl Group {
         // The outer deadline is the one that fires, and closes the connection with the call.
         match timeout(deadline, pool.call(&Request::Message(message), deadline * 2)).await {
             Ok(Ok(Response::Message(answer))) => Ok(answer),
-            Ok(Ok(Response::Refused(why))) => Err(unreachable(why)),
+            Ok(Ok(Response::Refused(why) | Response::Removed(why))) => Err(unreachable(why)),
             Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),
             Ok(Err(CallError::NotSent(why) | CallError::Lost(why))) => Err(unreachable(why)),
             Err(_) => Err(AskError::Deadline {
@@ -160,11 +162,18 @@ impl Group {
             tracing::warn!("raft did not stop cleanly: {e}");
         }
         self.node.status.send_modify(|status| status.lead = None);
-        self.node
+        let store = self
+            .node
             .store
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        // A snapshot that is being read or sent holds the store for a moment longer.
+        let Some(store) = store else { return };
+        let until = tokio::time::Instant::now() + RELEASE;
+        while Arc::strong_count(&store) > 1 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn leading(&self) -> Result<&Raft, NotLeading> {
@@ -175,7 +184,13 @@ impl Group {
     }
 
     fn addr_of(&self, id: u64) -> Option<String> {
-        let membership = metrics(self.node.raft.get()?).membership_config;
+        let Some(raft) = self.node.raft.get() else {
+            // A member without a port knows what it was told.
+            let status = self.node.status.borrow();
+            let mut peers = status.voters.iter().chain(&status.learners);
+            return peers.find(|peer| peer.id == id).map(|peer| peer.addr.clone());
+        };
+        let membership = metrics(raft).membership_config;
         membership.get_node(&id).map(|member| member.addr.clone())
     }
 }

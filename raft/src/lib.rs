@@ -32,6 +32,7 @@
 
 mod courier;
 mod errors;
+mod farewell;
 mod form;
 mod group;
 mod join;
@@ -39,7 +40,9 @@ mod machine;
 mod net;
 mod node;
 mod observe;
+mod portless;
 mod propose;
+mod recover;
 mod seek;
 mod serve;
 mod settings;
@@ -53,6 +56,7 @@ pub use courier::Courier;
 pub use errors::{AskError, NotLeading, ProposeError, StartError};
 pub use group::Group;
 pub use machine::{Halt, Inbox, Machine, Peer};
+pub use recover::{Recovered, recover};
 pub use settings::{Settings, TlsFiles};
 pub use status::{Lead, Status};
 

@@ -25,6 +25,10 @@ pub struct Halt {
 
 /// Receiver of messages that peers send beside the log.
 pub trait Inbox: Send + Sync + 'static {
+    /// Whether this peer may take part; the sentence says why not and what to do. Asked of every request.
+    fn admits(&self, _peer: &Peer) -> Result<(), String> {
+        Ok(())
+    }
     /// Answers one message of an authenticated peer.
     fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>>;
 }

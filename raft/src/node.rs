@@ -8,9 +8,10 @@ use matriarch_storage::Store;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::farewell;
 use crate::machine::{Inbox, Peer};
 use crate::net::auth::Credentials;
-use crate::net::pool::Pools;
+use crate::net::pool::{Goodbye, Pools};
 use crate::net::throttle::Throttle;
 use crate::settings::Settings;
 use crate::status::Status;
@@ -42,7 +43,7 @@ pub(crate) struct Node {
     /// The store names this node's part in a group: it is not empty, whatever openraft knows so far.
     pub(crate) settled: AtomicBool,
     /// A reason to stop for good that openraft does not know of.
-    pub(crate) fatal: OnceLock<String>,
+    pub(crate) fatal: Arc<OnceLock<String>>,
     pub(crate) store: Mutex<Option<Arc<Store>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -58,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) founders: Vec<String>,
     pub(crate) claim: u64,
     pub(crate) identity: Arc<RwLock<Identity>>,
+    pub(crate) fatal: Arc<OnceLock<String>>,
     pub(crate) store: Arc<Store>,
 }
 
@@ -82,7 +84,7 @@ impl Node {
             formation: OnceLock::new(),
             settled: AtomicBool::new(false),
             identity: parts.identity,
-            fatal: OnceLock::new(),
+            fatal: parts.fatal,
             store: Mutex::new(Some(parts.store)),
             tasks: Mutex::default(),
         }
@@ -158,6 +160,15 @@ impl Node {
     /// Whether a proven caller may talk to this node, and as what.
     pub(crate) fn accept(&self, hello: &Hello) -> Acceptance {
         let me = self.identity();
+        if hello.foundation != 0 && me.foundation != 0 && hello.foundation != me.foundation {
+            if hello.foundation > me.foundation {
+                let at = hello.addr.clone();
+                let newer = hello.foundation;
+                farewell::part(&self.settings, me, &self.fatal, &Goodbye::GivenUp { newer, at });
+                self.changed.notify_one();
+            }
+            return Acceptance::Foreign;
+        }
         if hello.to != 0 && hello.to != me.id {
             return Acceptance::OtherId;
         }

@@ -109,6 +109,7 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
     let membership = &metrics.membership_config;
     let peer = |id: u64| membership.get_node(&id).map(|member| node.peer(id, member));
     let voters: Vec<Peer> = membership.voter_ids().filter_map(peer).collect();
+    let learners: Vec<Peer> = membership.membership().learner_ids().filter_map(peer).collect();
     let fatal = node
         .fatal
         .get()
@@ -126,6 +127,7 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         lead: lead(metrics, age, node.settings.election_max_ms).filter(|_| leading),
         leader: metrics.current_leader.filter(|_| fatal.is_none()).and_then(peer),
         voters,
+        learners,
         term: metrics.current_term,
         last_log: metrics.last_log_index.unwrap_or(0),
         applied: metrics.last_applied.as_ref().map_or(0, |id| id.index),

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::join;
 use crate::machine::Peer;
 use crate::node::Node;
+use crate::portless;
 use crate::propose;
 use crate::store::log::LogStore;
 use crate::types::{Entry, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote, metrics};
@@ -41,8 +42,15 @@ impl Session {
 
     /// One request, one answer.
     pub(crate) async fn serve(&mut self, node: &Arc<Node>, request: Request) -> Response {
+        // Whoever was taken out may know that there is a group: then it asks to join, and hears why not.
+        if let Request::Standing { .. } = request {
+            return standing(node);
+        }
+        if let Err(why) = node.inbox.admits(&self.peer) {
+            return Response::Removed(why);
+        }
         match request {
-            Request::Standing { .. } => standing(node),
+            Request::Watch { applied, leader } => portless::tell(node, applied, leader).await,
             Request::Message(message) => {
                 match timeout(WORK, node.inbox.handle(self.peer.clone(), message)).await {
                     Ok(answer) => Response::Message(answer),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use matriarch_storage::{Log, Meta, Options, Store};
@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::types::{Identity, random};
 use crate::wire::envelope::{Sealed, open, seal};
 use crate::wire::stored::{FormationBytes, NodeBytes};
-use crate::{join, observe};
+use crate::{farewell, join, observe, portless};
 
 /// Longest wait for a TCP connection, when the election timeout would allow more.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -35,6 +35,7 @@ pub(crate) async fn start(
     inbox: Arc<dyn Inbox>,
 ) -> Result<Arc<Node>, StartError> {
     check(&settings)?;
+    farewell::put_aside(&settings.data_dir)?;
     let tls = settings
         .tls
         .as_ref()
@@ -45,7 +46,7 @@ pub(crate) async fn start(
         dir: settings.data_dir.clone(),
         why,
     };
-    let record = own_record(&store, &settings).map_err(|e| unusable(e.to_string()))?;
+    let mut record = own_record(&store, &settings).map_err(|e| unusable(e.to_string()))?;
     if record.addr != settings.self_addr {
         return Err(unusable(format!(
             "it belongs to {}, but self_addr is {}; give the node its old address or an empty directory",
@@ -53,12 +54,20 @@ pub(crate) async fn start(
         )));
     }
     let formation = load::<FormationBytes>(&store, Meta::Formation).map_err(|e| unusable(e.to_string()))?;
+    if formation.is_some() {
+        record.foundation = record.foundation.max(form::FORMED);
+    }
+    if settings.self_addr.is_empty() {
+        let node = Arc::new(assemble(settings, tls, inbox, store, &record));
+        node.spawn(portless::take_part(node.clone(), machine));
+        return Ok(node);
+    }
     let bind = settings.bind_addr.as_ref().unwrap_or(&settings.self_addr);
     let listener = TcpListener::bind(bind).await.map_err(|e| StartError::Listen {
         addr: bind.clone(),
         why: e.to_string(),
     })?;
-    let node = Arc::new(assemble(settings, tls, inbox, store, record.incarnation));
+    let node = Arc::new(assemble(settings, tls, inbox, store, &record));
     // Before the port answers: a partner must never take a member that is just starting for an empty node.
     let settled = record.admitted || formation.is_some();
     node.settled.store(settled, Ordering::SeqCst);
@@ -75,37 +84,53 @@ fn assemble(
     tls: Option<Tls>,
     inbox: Arc<dyn Inbox>,
     store: Arc<Store>,
-    claim: u64,
+    record: &NodeBytes,
 ) -> Node {
     let credentials = Arc::new(Credentials {
         cluster: settings.cluster.clone(),
         name: settings.name.clone(),
-        addr: settings.self_addr.clone(),
+        addr: portless::address(&settings.self_addr, record.incarnation),
         password: settings.password.clone().unwrap_or_default(),
         tls: RwLock::new(tls),
     });
-    let identity = Arc::new(RwLock::new(Identity::default()));
+    let identity = Arc::new(RwLock::new(Identity {
+        foundation: record.foundation,
+        ..Identity::default()
+    }));
     let names: Names = Arc::new(Mutex::new(HashMap::new()));
     let changed = Arc::new(Notify::new());
     let introduce = {
         let (names, changed) = (names.clone(), changed.clone());
         Arc::new(move |peer| learn(&names, &changed, peer))
     };
+    let fatal: Arc<OnceLock<String>> = Arc::default();
+    let farewell = {
+        let (settings, identity) = (settings.clone(), identity.clone());
+        let (fatal, changed) = (fatal.clone(), changed.clone());
+        Arc::new(move |goodbye| {
+            let me = *identity.read().unwrap_or_else(PoisonError::into_inner);
+            farewell::part(&settings, me, &fatal, &goodbye);
+            changed.notify_one();
+        })
+    };
     let pools = Arc::new(Pools::new(Dialer {
         credentials: credentials.clone(),
         identity: identity.clone(),
         connect: CONNECT.min(Duration::from_millis(settings.election_min_ms) / 2),
         introduce,
+        farewell,
         throttle: Throttle::default(),
     }));
     let mut founders = settings.partners.clone();
-    founders.push(settings.self_addr.clone());
+    if !settings.self_addr.is_empty() {
+        founders.push(settings.self_addr.clone());
+    }
     founders.sort();
     founders.dedup();
-    if !matches!(founders.len(), 3 | 5) {
+    if !settings.self_addr.is_empty() && !record.admitted && !matches!(founders.len(), 3 | 5) {
         let n = founders.len();
         tracing::warn!(
-            "{n} voters: three or five are right; two or four survive no more losses than one or three"
+            "{n} nodes found a group: three or five are right; two or four survive no more losses than one or three"
         );
     }
     Node::new(Parts {
@@ -116,8 +141,9 @@ fn assemble(
         changed,
         names,
         founders,
-        claim,
+        claim: record.incarnation,
         identity,
+        fatal,
         store,
     })
 }
@@ -138,9 +164,12 @@ fn check(settings: &Settings) -> Result<(), StartError> {
     let bind = settings.bind_addr.iter();
     let addresses = || {
         bind.clone()
-            .chain([&settings.self_addr])
+            .chain(Some(&settings.self_addr).filter(|addr| !addr.is_empty()))
             .chain(&settings.partners)
     };
+    if settings.self_addr.is_empty() && settings.partners.is_empty() {
+        return wrong("without self_addr this node takes part through its partners: list some".to_owned());
+    }
     for addr in addresses() {
         match addr.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {}
@@ -166,7 +195,7 @@ fn is_loopback(addr: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn open_store(settings: &Settings) -> Result<Arc<Store>, StartError> {
+pub(crate) fn open_store(settings: &Settings) -> Result<Arc<Store>, StartError> {
     let dir: &Path = &settings.data_dir;
     let opened = Store::open(dir, &settings.cluster, Options::default());
     opened.map(Arc::new).map_err(|e| StartError::Store {
@@ -175,7 +204,7 @@ fn open_store(settings: &Settings) -> Result<Arc<Store>, StartError> {
     })
 }
 
-fn load<T: Sealed>(store: &Store, key: Meta) -> std::io::Result<Option<T>> {
+pub(crate) fn load<T: Sealed>(store: &Store, key: Meta) -> std::io::Result<Option<T>> {
     match store.get(key).map_err(std::io::Error::other)? {
         Some(bytes) => Ok(Some(open(&bytes)?)),
         None => Ok(None),
@@ -194,6 +223,7 @@ fn own_record(store: &Store, settings: &Settings) -> std::io::Result<NodeBytes> 
         addr: settings.self_addr.clone(),
         incarnation,
         generation: 0,
+        foundation: 0,
         admitted: false,
     };
     store

@@ -17,6 +17,8 @@ pub struct Status {
     pub leader: Option<Peer>,
     /// Voters of the newest membership this node knows of.
     pub voters: Vec<Peer>,
+    /// Members without a vote that receive the log.
+    pub learners: Vec<Peer>,
     /// Raft's term.
     pub term: u64,
     /// Index of the newest entry of this node's log.

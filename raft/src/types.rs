@@ -58,6 +58,8 @@ pub(crate) struct Identity {
     pub(crate) id: u64,
     pub(crate) incarnation: u64,
     pub(crate) generation: u64,
+    /// Which group of the cluster's name it belongs to; 0: none yet.
+    pub(crate) foundation: u64,
 }
 
 /// The id of the node at `addr` in its given incarnation; never 0, which means "nobody yet".

@@ -47,6 +47,8 @@ pub(crate) fn facts(node: usize) -> Facts {
             last_log: 17,
             applied: 17,
             voters: (0..3).map(|n| format!("127.0.0.1:222{n}")).collect(),
+            voter_ids: (0..3).collect(),
+            learner_ids: Vec::new(),
         },
         walsenders: if node == 0 {
             vec![walsender(1), walsender(2)]

@@ -36,6 +36,7 @@ mod explain_sync;
 pub(crate) mod fixtures;
 mod gate;
 mod health;
+mod members;
 mod metrics;
 mod metrics_ours;
 mod operate;

@@ -97,6 +97,24 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         method: "POST",
+        segment: "members",
+        wants: Wants::Object,
+        read: |body| {
+            let member = named(body)?;
+            Ok(Asked::Cluster(Order::Add { member }))
+        },
+    },
+    Verb {
+        method: "DELETE",
+        segment: "members",
+        wants: Wants::Object,
+        read: |body| {
+            let (member, force) = (named(body)?, is_true(body, "force"));
+            Ok(Asked::Cluster(Order::Remove { member, force }))
+        },
+    },
+    Verb {
+        method: "POST",
         segment: "reload",
         wants: Wants::Nothing,
         read: |_| Ok(Asked::Node(NodeOrder::Reload)),
@@ -142,6 +160,11 @@ fn handover(body: &Object, failover: bool) -> Result<Asked, Done> {
         scheduled_at: word(body, "scheduled_at")?,
         accept_data_loss: is_true(body, "accept_data_loss"),
     })))
+}
+
+/// Which member is meant.
+fn named(body: &Object) -> Result<String, Done> {
+    word(body, "name")?.ok_or_else(|| Done::text(400, "name is missing; it says which member is meant"))
 }
 
 /// Nothing and an empty text mean the same to people who fill in templates.

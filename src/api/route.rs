@@ -5,6 +5,7 @@ use super::documents::{
 };
 use super::explain::explain_document;
 use super::health::{health, liveness, readiness};
+use super::members::members_document;
 use super::metrics::metrics_text;
 use super::operate;
 use super::query::Query;
@@ -65,6 +66,9 @@ const ROUTES: &[(&str, &str, Handler)] = &[
     }),
     ("GET", "readiness", |ask, facts| {
         Reply::bare(readiness(&ask.query, facts, ask.now))
+    }),
+    ("GET", "members", |ask, facts| {
+        Reply::json(StatusCode::OK, members_document(facts, ask.now))
     }),
     ("POST", "failsafe", unsupported),
 ];

@@ -77,15 +77,11 @@ fn machine(findings: &mut Findings, config: &Config) {
     readable_by_all(findings, config);
     tls_files(findings, config);
     watchdog(findings, config);
-    let mut doors = vec![(
-        "raft",
-        config
-            .raft
-            .bind_addr
-            .as_ref()
-            .unwrap_or(&config.raft.self_addr)
-            .clone(),
-    )];
+    let mut doors = Vec::new();
+    let peers = config.raft.bind_addr.as_ref().unwrap_or(&config.raft.self_addr);
+    if !peers.is_empty() {
+        doors.push(("raft", peers.clone()));
+    }
     doors.push(("restapi.listen", config.restapi.listen.clone()));
     if let Some(postgresql) = &config.postgresql {
         let data_major = data_directory(findings, postgresql);

@@ -38,6 +38,7 @@ mod history;
 mod http;
 mod last_word;
 mod list;
+mod member;
 mod members;
 mod migrate;
 mod out;
@@ -46,6 +47,7 @@ mod pause;
 mod pgpass;
 mod planned;
 mod query;
+mod recover;
 mod reinit;
 mod reload;
 mod remove;
@@ -80,7 +82,17 @@ use talk::Talk;
 /// The arguments make no sense.
 const USAGE: u8 = 2;
 /// What only `matriarch` can do, so that `patronictl --help` is as short as it was.
-const OURS: [&str; 7] = ["run", "check", "migrate", "demo", "explain", "completions", "man"];
+const OURS: [&str; 9] = [
+    "run",
+    "check",
+    "migrate",
+    "demo",
+    "explain",
+    "member",
+    "recover",
+    "completions",
+    "man",
+];
 
 /// Keeps PostgreSQL available: one process per node, no other service.
 #[derive(Debug, Parser)]
@@ -140,6 +152,10 @@ pub enum Command {
     Migrate(migrate::Migrate),
     /// Start three nodes on this machine and watch them heal
     Demo(demo::Demo),
+    /// Show, add and remove members of the group
+    Member(At<member::MemberCommand>),
+    /// Go on with one survivor, when the majority is lost for good
+    Recover(recover::Recover),
     /// Say which rule holds now, and who may be promoted
     Explain(At<explain::Explain>),
     /// Print completions for a shell
@@ -181,6 +197,7 @@ impl Command {
             }
             Self::Migrate(command) => return command.execute(&std::env::vars().collect(), talk),
             Self::Demo(command) => command.execute().map(|()| Done::Whole)?,
+            Self::Recover(command) => command.execute(talk)?,
             Self::LastWord(command) => command.execute().map(|()| Done::Whole)?,
             Self::Completions(command) => command.execute(definition(talk.called), talk)?,
             Self::Man(command) => command.execute(definition(talk.called), talk)?,
@@ -215,11 +232,13 @@ impl Command {
             Self::Version(at) => asked!(at),
             Self::Remove(at) => asked!(at),
             Self::Explain(at) => asked!(at),
+            Self::Member(at) => asked!(at),
             Self::Run(_)
             | Self::Check { .. }
             | Self::Migrate(_)
             | Self::Demo(_)
             | Self::LastWord(_)
+            | Self::Recover(_)
             | Self::Completions(_)
             | Self::Man(_) => Ok(Done::Whole),
         }

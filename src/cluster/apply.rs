@@ -109,6 +109,11 @@ fn change(state: &mut State, command: &Command) -> Result<(), String> {
             state.sync.push(quorum.clone());
             Ok(())
         }
+        Act::Dismiss { member } => dismiss(state, member),
+        Act::Readmit { member } => {
+            state.removed.remove(member);
+            Ok(())
+        }
         Act::Resync { quorum } => resync(state, quorum.as_ref()),
         Act::Settle { epoch, serial } => settle(state, *epoch, *serial),
         Act::Ask(handover) => handover::ask(state, handover),
@@ -125,6 +130,16 @@ fn known<'a>(state: &'a mut State, member: &MemberName) -> Result<&'a mut Member
         .ok_or_else(|| format!("no member is named {member}"))
 }
 
+/// Whoever is primary moves primacy first: nobody else may write by its lease.
+fn dismiss(state: &mut State, member: &MemberName) -> Result<(), String> {
+    if state.primacy.last().is_some_and(|(holder, _)| holder == member) {
+        return Err(format!("{member} is the primary"));
+    }
+    let id = known(state, member)?.info.raft_id;
+    state.removed.entry(member.clone()).or_insert(id);
+    Ok(())
+}
+
 /// A new copy of the data has proved nothing yet, so it starts unfit; so does a newcomer.
 fn register(state: &mut State, info: &MemberInfo) -> Result<(), String> {
     if let Some(other) = state.namesake(&info.name) {
@@ -132,6 +147,9 @@ fn register(state: &mut State, info: &MemberInfo) -> Result<(), String> {
             "{} differs from {other} in case only, and PostgreSQL takes the two for one",
             info.name
         ));
+    }
+    if state.is_removed(&info.name) {
+        return Err(format!("{} was taken out of the cluster", info.name));
     }
     let fitness = match state.members.get(&info.name) {
         Some(old) if old.info.incarnation == info.incarnation => old.fitness.clone(),
@@ -159,6 +177,9 @@ fn may_hold(state: &mut State, member: &MemberName) -> Result<(), String> {
     let found = known(state, member)?;
     if found.is_witness() {
         return Err(format!("{member} is a witness and holds no data"));
+    }
+    if state.is_removed(member) {
+        return Err(format!("{member} is being taken out of the cluster"));
     }
     Ok(())
 }

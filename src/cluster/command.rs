@@ -163,6 +163,16 @@ pub enum Act {
         /// The revision of the resume.
         since: Revision,
     },
+    /// An operator takes a member out: it counts for nothing any more, and is forgotten once nothing waits for it.
+    Dismiss {
+        /// Whom.
+        member: MemberName,
+    },
+    /// An operator lets a member that was taken out join again.
+    Readmit {
+        /// Whom.
+        member: MemberName,
+    },
 }
 
 impl Act {
@@ -172,6 +182,7 @@ impl Act {
             Self::Fence { .. } | Self::Elect { .. } | Self::Resync { .. } | Self::Settle { .. } => 2,
             Self::Ask(_) | Self::Begin { .. } | Self::CallOff { .. } | Self::Resumed { .. } => 3,
             Self::Configure { paused: true, .. } => 3,
+            Self::Dismiss { .. } | Self::Readmit { .. } => 3,
             _ => 1,
         }
     }

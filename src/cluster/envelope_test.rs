@@ -65,6 +65,19 @@ fn orders() -> Vec<(&'static str, Order)> {
         ),
         ("OrderHandover", Order::Handover(handover)),
         ("OrderCancelHandover", Order::CancelHandover),
+        (
+            "OrderRemove",
+            Order::Remove {
+                member: "c".to_owned(),
+                force: true,
+            },
+        ),
+        (
+            "OrderAdd",
+            Order::Add {
+                member: "c".to_owned(),
+            },
+        ),
     ]
 }
 
@@ -176,6 +189,8 @@ fn acts() -> Vec<(&'static str, Act)> {
         ),
         ("CallOff", Act::CallOff { asked: Revision(8) }),
         ("Resumed", Act::Resumed { since: Revision(8) }),
+        ("Dismiss", Act::Dismiss { member: "c".into() }),
+        ("Readmit", Act::Readmit { member: "c".into() }),
     ]
 }
 
@@ -230,6 +245,7 @@ fn state(origin: Origin) -> State {
         },
         handover: Some(handover()),
         pause: Pause::Ending { since: Revision(9) },
+        removed: BTreeMap::from([("c".into(), 0x4321)]),
     }
 }
 

@@ -53,6 +53,10 @@ pub struct RaftFacts {
     pub applied: u64,
     /// Peer addresses of the voters.
     pub voters: Vec<String>,
+    /// Raft ids of the voters.
+    pub voter_ids: Vec<u64>,
+    /// Raft ids of those that receive the log without a vote.
+    pub learner_ids: Vec<u64>,
 }
 
 /// What this node knows.

@@ -21,6 +21,7 @@ pub mod report;
 pub mod schedule;
 pub mod settings;
 pub mod state;
+pub mod survivor;
 pub mod sync;
 pub mod vitals;
 pub mod wal;

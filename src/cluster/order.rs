@@ -20,6 +20,18 @@ pub enum Order {
     Handover(HandoverOrder),
     /// Forget the scheduled switchover.
     CancelHandover,
+    /// Take a member out of the cluster.
+    Remove {
+        /// Its name.
+        member: String,
+        /// Also where no further loss would be survived.
+        force: bool,
+    },
+    /// Let a member that was taken out join again.
+    Add {
+        /// Its name.
+        member: String,
+    },
 }
 
 /// A switchover or a failover as it was asked for: words, not judged yet.

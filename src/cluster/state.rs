@@ -44,6 +44,8 @@ pub struct State {
     pub handover: Option<Handover>,
     /// Maintenance mode.
     pub pause: Pause,
+    /// Who was taken out, with the Raft id it had then; let in again only by an operator's word.
+    pub removed: BTreeMap<MemberName, u64>,
 }
 
 impl State {
@@ -54,6 +56,11 @@ impl State {
     pub fn namesake(&self, name: &MemberName) -> Option<&MemberName> {
         let is_namesake = |other: &&MemberName| *other != name && other.0.eq_ignore_ascii_case(&name.0);
         self.members.keys().find(is_namesake)
+    }
+
+    /// Whether this member is to leave, or has left.
+    pub fn is_removed(&self, name: &MemberName) -> bool {
+        self.removed.contains_key(name)
     }
 
     /// The member of that name.

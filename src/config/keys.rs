@@ -188,7 +188,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("vip.interface", Text, Required("eth0"), "The network interface that carries it."),
     used("vip.role", Choice(&["primary"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced."),
     // ---- raft
-    used("raft.self_addr", Address, Required("10.0.0.11:2222"), "This node's peer address, as its partners reach it."),
+    used("raft.self_addr", Address, Required("10.0.0.11:2222"), "This node's peer address, as its partners reach it. Without it the node takes part without a vote, and listens for no peers."),
     used("raft.bind_addr", Address, Optional("0.0.0.0:2222"), "Where the peer port listens when that is not self_addr."),
     used("raft.partner_addrs", List, Optional("[10.0.0.12:2222, 10.0.0.13:2222]"), "The peer addresses of the other nodes; the node's own may be among them."),
     used("raft.data_dir", Path, Optional("/var/lib/matriarch/node1"), "Where the Raft log lives, outside of PostgreSQL's directories. Default: /var/lib/matriarch/<name>."),

@@ -51,13 +51,22 @@ fn own_address(reader: &mut Reader) -> String {
     if !reader.has("raft") {
         return String::new();
     }
-    if !reader.has("raft.self_addr") {
+    if !reader.has("raft.self_addr") && reader.words("raft.partner_addrs").is_empty() {
         let host = guess_host(reader.root()).unwrap_or_else(|| "10.0.0.11".to_owned());
         let message = format!(
-            "is missing; it is the address under which the other nodes reach this one: add `self_addr: {}`",
+            "is missing; it is the address under which the other nodes reach this one: add `self_addr: {}`, or \
+             partner_addrs, if this node shall take part without a vote",
             units::join(&host, PEER_PORT)
         );
         reader.problem("raft.self_addr", message);
+        return String::new();
+    }
+    // Patroni's meaning: a node without an address of its own takes part without a vote.
+    if !reader.has("raft.self_addr") {
+        if reader.has("raft.bind_addr") {
+            let message = "goes with self_addr, which is missing; without it this node listens for no peers";
+            reader.problem("raft.bind_addr", message);
+        }
         return String::new();
     }
     match reader.address("raft.self_addr", None) {

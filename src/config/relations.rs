@@ -104,6 +104,7 @@ pub(crate) fn check(reader: &mut Reader, config: &Config) {
     directories(reader, config);
     voters(reader, &config.raft);
     enough_standbys(reader, config);
+    portless(reader, config);
     secrecy(reader, &config.raft);
 }
 
@@ -193,11 +194,27 @@ fn enough_standbys(reader: &mut Reader, config: &Config) {
     }
 }
 
+/// What is usually said by raft.self_addr has to be said where there is none.
+fn portless(reader: &mut Reader, config: &Config) {
+    if !config.raft.self_addr.is_empty() {
+        return;
+    }
+    let missing = "is missing; without raft.self_addr it has to be said where others reach this";
+    if config.restapi.connect_address.starts_with(':') {
+        reader.problem("restapi.connect_address", missing.to_owned());
+    }
+    let postgresql = config.postgresql.as_ref();
+    if postgresql.is_some_and(|section| section.connect.host.is_empty()) {
+        reader.problem("postgresql.connect_address", missing.to_owned());
+    }
+}
+
 fn secrecy(reader: &mut Reader, raft: &RaftConfig) {
     if raft.password.is_some() || raft.cafile.is_some() {
         return;
     }
-    let mut addresses: Vec<&String> = vec![&raft.self_addr];
+    let mut addresses: Vec<&String> = Vec::new();
+    addresses.extend(Some(&raft.self_addr).filter(|text| !text.is_empty()));
     addresses.extend(&raft.bind_addr);
     addresses.extend(&raft.partner_addrs);
     let open = addresses

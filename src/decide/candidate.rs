@@ -62,6 +62,9 @@ fn judge(view: &View<'_>, name: &MemberName, bar: Bar) -> Result<(Candidate, i64
     if member.is_witness() {
         return Err("it is a witness and holds no data".to_owned());
     }
+    if view.state.is_removed(name) {
+        return Err("it is being taken out of the cluster".to_owned());
+    }
     let tags = &member.info.tags;
     if tags.nofailover || tags.failover_priority <= 0 {
         return Err("it has the tag nofailover".to_owned());

@@ -48,6 +48,8 @@ pub(crate) fn act_text(act: &Act) -> String {
         Act::Configure { config, ttl_ms, .. } => format!("configure {config}, ttl {ttl_ms} ms"),
         Act::TtlSettled { ttl_ms } => format!("the ttl of {ttl_ms} ms is settled"),
         Act::Forget { member } => format!("forget {member}"),
+        Act::Dismiss { member } => format!("take {member} out"),
+        Act::Readmit { member } => format!("let {member} in again"),
         Act::Fence { epoch } => format!("fence everything below epoch {epoch}"),
         Act::Elect {
             member,

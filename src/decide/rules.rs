@@ -134,6 +134,11 @@ pub const RULES: &[Rule] = &[
         judge: sync::changed,
     },
     Rule {
+        name: "take-out",
+        says: "An operator took a member out, and no commit waits for it any more: it is forgotten.",
+        judge: take_out,
+    },
+    Rule {
         name: "lost-right",
         says: "A standby that has not followed a healthy primary for ten seconds may not be promoted.",
         judge: followers::lost_right,
@@ -226,6 +231,7 @@ fn register(view: &View<'_>) -> Option<Verdict> {
     let heard = view.heard.values().find(|heard| {
         let info = &heard.report.info;
         view.fresh(&info.name).is_some()
+            && !view.state.is_removed(&info.name)
             && view.state.member(&info.name).is_none_or(|m| m.info != *info)
             // It is refused, and its own node ends with a sentence when it sees the other's name.
             && view.state.namesake(&info.name).is_none()
@@ -233,6 +239,18 @@ fn register(view: &View<'_>) -> Option<Verdict> {
     let info = heard.report.info.clone();
     let reason = format!("{} at {}", info.name, info.raft_addr);
     propose(Act::Register(info), reason)
+}
+
+/// First whatever counts its copy is replaced and proved (`sync-set`), then it goes.
+fn take_out(view: &View<'_>) -> Option<Verdict> {
+    let counts = |name: &MemberName| {
+        let mut quorums = view.state.sync.quorums.iter();
+        quorums.any(|quorum| quorum.primary == *name || quorum.members.contains_key(name))
+    };
+    let mut leaving = view.state.removed.keys();
+    let name = leaving.find(|name| view.state.member(name).is_some() && !counts(name))?;
+    let act = Act::Forget { member: name.clone() };
+    propose(act, format!("{name} was taken out by an operator"))
 }
 
 fn settle_ttl(view: &View<'_>) -> Option<Verdict> {

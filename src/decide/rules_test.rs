@@ -142,7 +142,8 @@ fn is_allowed(world: &World, act: &Act) -> Result<(), TestCaseError> {
             fitness: Fitness::Unfit(_),
         } => prop_assert_ne!(held.map(|(name, _)| name), Some(member)),
         Act::TtlSettled { ttl_ms } => prop_assert_eq!(*ttl_ms, world.state.ttl_ms),
-        Act::Configure { .. } | Act::Forget { .. } | Act::Ask(_) => {
+        Act::Forget { member } => prop_assert!(world.state.is_removed(member), "only people ask for that"),
+        Act::Configure { .. } | Act::Ask(_) | Act::Dismiss { .. } | Act::Readmit { .. } => {
             prop_assert!(false, "only people ask for that")
         }
         Act::Begin { epoch, to } => {

@@ -252,6 +252,7 @@ impl World {
             }
             "reserved" => self.state.reserved = timeline(value),
             "system" => self.state.system_id = (value != "none").then(|| number(value)),
+            "removed" => drop(self.state.removed.insert(MemberName::from(value), 0)),
             "voters" => self.voters = usize::try_from(number(value)).unwrap(),
             "history" => {
                 let fork = fork(value);

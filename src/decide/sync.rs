@@ -174,6 +174,7 @@ fn chosen(
         .members
         .values()
         .filter(|member| member.info.name != *primary && may_acknowledge(member))
+        .filter(|member| !view.state.is_removed(&member.info.name))
         .filter_map(|member| {
             let copy = member.info.incarnation?;
             let heard = view.heard.get(&member.info.name)?;

@@ -1,7 +1,8 @@
 //! What a node has heard from the members, and the one lock under which leases are granted and withheld.
 
 use crate::cluster::{
-    Act, Epoch, Grant, MemberName, Moment, Report, Revision, Seen, Settings, Standing, State, Tenure, Vote,
+    Act, Epoch, Grant, MemberInfo, MemberName, Moment, Report, Revision, Seen, Settings, Standing, State,
+    Tenure, Vote,
 };
 use crate::decide::candidate;
 use crate::decide::lease;
@@ -192,7 +193,7 @@ impl Desk {
         let name = report.member().clone();
         let old = inner.heard.get(&name);
         if let Some(other) = old
-            && other.report.info.raft_addr != report.info.raft_addr
+            && is_another(&other.report.info, &report.info)
             && now < lease::move_at(other.at, None, state.wait_ttl_ms.max(SAME_NAME_MS))
         {
             return Some(other.report.info.raft_addr.clone());
@@ -352,6 +353,12 @@ fn stay_ended(said: &Tenure, new: &mut Tenure, epoch: Epoch) {
         }
         _ => new.clone_from(said),
     }
+}
+
+/// Two nodes of one name: at two addresses, or without any and with two stores.
+fn is_another(known: &MemberInfo, new: &MemberInfo) -> bool {
+    let portless = new.raft_addr.is_empty() && known.raft_id != new.raft_id;
+    known.raft_addr != new.raft_addr || portless
 }
 
 /// Whether an act ends the present epoch.

@@ -1,6 +1,7 @@
 //! Takes what other daemons send beside the log: stores reports, and answers them where this node leads.
 
 use super::desk::Desk;
+use super::membership;
 use super::orders::Orders;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
@@ -88,6 +89,14 @@ impl Mailroom {
 }
 
 impl Inbox for Mailroom {
+    fn admits(&self, peer: &Peer) -> Result<(), String> {
+        let in_raft = |id: u64| {
+            let members = self.group.get().map(|(group, _)| group.members());
+            members.is_some_and(|members| members.iter().any(|member| member.id == id))
+        };
+        membership::refusal(&self.state.borrow(), &peer.name, peer.id, in_raft).map_or(Ok(()), Err)
+    }
+
     fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
         Box::pin(async move {
             let reply = match envelope::open(Kind::Message, &message) {

@@ -17,11 +17,13 @@ mod configure;
 pub mod desk;
 mod handover;
 pub mod inbox;
+mod membership;
 mod orders;
 mod outcome;
 mod run;
 
 pub use desk::Desk;
 pub use inbox::Mailroom;
+pub use membership::see_off;
 pub use orders::Orders;
 pub use run::{is_stuck, run, watch_lead, watch_state};

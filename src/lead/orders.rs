@@ -13,6 +13,7 @@
 use super::configure::configure;
 use super::desk::{Agreed, Desk};
 use super::handover;
+use super::membership::{self, Votes};
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{
@@ -184,6 +185,11 @@ impl Orders {
             Order::Handover(asked) => self
                 .desk
                 .look(&agreed, now, wall_ms, |view| handover::ask(view, asked)),
+            Order::Remove { member, force } => {
+                let votes = Votes::of(&self.group.status().borrow());
+                Some(membership::remove(state, &votes, member, *force))
+            }
+            Order::Add { member } => Some(membership::add(state, member)),
             Order::CancelHandover => self.desk.look(&agreed, now, wall_ms, handover::cancel),
         };
         judged
@@ -207,6 +213,7 @@ fn unknown(why: &dyn std::fmt::Display) -> Done {
 enum Ground {
     Config(String),
     Handover(Option<Handover>),
+    Members(Vec<String>),
 }
 
 impl Ground {
@@ -214,6 +221,9 @@ impl Ground {
         match order {
             Order::Configure { .. } => Self::Config(state.config.clone()),
             Order::Handover(_) | Order::CancelHandover => Self::Handover(state.handover.clone()),
+            Order::Remove { .. } | Order::Add { .. } => {
+                Self::Members(state.removed.keys().map(ToString::to_string).collect())
+            }
         }
     }
 }

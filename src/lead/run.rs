@@ -158,9 +158,7 @@ async fn propose(group: &Group, desk: &Desk, state: &State, command: &Command) {
 fn poke(group: &Group) {
     let me = group.id();
     let peers: Vec<u64> = group
-        .status()
-        .borrow()
-        .voters
+        .members()
         .iter()
         .map(|peer| peer.id)
         .filter(|id| *id != me)

@@ -137,6 +137,8 @@ pub struct Agent {
     /// When this node learnt of the epoch in force.
     pub(super) epoch_since: (Epoch, Moment),
     pub(super) slots: Vec<MemberName>,
+    /// Members that were taken out, whose slots are gone.
+    pub(super) slots_gone: Vec<MemberName>,
     /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
     /// Since when a promotion has been under way.
@@ -217,6 +219,7 @@ impl Agent {
             barrier: None,
             epoch_since: (Epoch(0), Moment(0)),
             slots: Vec::new(),
+            slots_gone: Vec::new(),
             rewound: None,
             unconfirmed_since: None,
             ending_since: None,

@@ -342,6 +342,8 @@ impl Agent {
             last_log: status.last_log,
             applied: status.applied,
             voters: status.voters.iter().map(|peer| peer.addr.clone()).collect(),
+            voter_ids: status.voters.iter().map(|peer| peer.id).collect(),
+            learner_ids: status.learners.iter().map(|peer| peer.id).collect(),
         }
     }
 

@@ -16,6 +16,9 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 const STREAM_END_MS: u64 = 5_000;
 /// How long a standby gets to stop cleanly before it is started again.
 const RESTART: Duration = Duration::from_secs(60);
+/// How often, and how long apart, the slot of a member that was taken out is tried to be dropped.
+const SLOT_ATTEMPTS: u32 = 20;
+const SLOT_PAUSE: Duration = Duration::from_millis(100);
 /// How long PostgreSQL gets to end its children by itself before everything is killed.
 const IMMEDIATE: Duration = Duration::from_millis(100);
 
@@ -302,9 +305,10 @@ pub async fn adopt(hands: Hands, wanted: Wanted, epoch: Epoch) -> Done {
 }
 
 /// What a serving primary owes beside serving.
-pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>) -> Done {
+pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>, gone: Vec<MemberName>) -> Done {
     let work = async {
         hands.session.ensure_slots(&slots).await.map_err(text)?;
+        take_slots(&hands, &gone).await?;
         if checkpoint {
             hands.session.checkpoint().await.map_err(text)?;
         }
@@ -316,6 +320,20 @@ pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>) -> D
 /// Makes the checkpoint of a stop that follows a short one.
 pub async fn prepare(hands: Hands) -> Done {
     good(hands.session.checkpoint().await.map_err(text))
+}
+
+/// Whoever was taken out streams no more, and nothing is kept for it.
+async fn take_slots(hands: &Hands, gone: &[MemberName]) -> Result<(), String> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for _ in 0..SLOT_ATTEMPTS {
+        if hands.session.take_slots(gone).await.map_err(text)? {
+            return Ok(());
+        }
+        tokio::time::sleep(SLOT_PAUSE).await;
+    }
+    Err("a member that was taken out holds its replication slot".to_owned())
 }
 
 /// What a standby need not keep: slots that are left from its time as primary would hold its log for ever.

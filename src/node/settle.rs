@@ -127,6 +127,7 @@ impl Agent {
                 }
                 if matches!(purpose, Purpose::Chores) {
                     self.slots.clear();
+                    self.slots_gone.clear();
                 }
             }
         }

@@ -211,6 +211,7 @@ impl Agent {
         self.configured = Some(wanted.clone());
         // Another run of the server: its slots may have been dropped while it was a standby, or never made.
         self.slots.clear();
+        self.slots_gone.clear();
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
         let timeout_s = self.restart_timeout_s();
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
@@ -293,10 +294,12 @@ impl Agent {
         self.prove(&hands, epoch, state, now);
         let slots = self.slots_for(state);
         let checkpoint = self.checkpointed != Some(epoch);
-        if checkpoint || slots != self.slots {
+        let gone = self.slots_of_removed(state);
+        if checkpoint || slots != self.slots || gone != self.slots_gone {
             self.slots.clone_from(&slots);
+            self.slots_gone.clone_from(&gone);
             self.job = Some(jobs::spawn(Purpose::Chores, |_| {
-                jobs::chores(hands, checkpoint, slots)
+                jobs::chores(hands, checkpoint, slots, gone)
             }));
         }
     }
@@ -307,6 +310,11 @@ impl Agent {
         let has_slot = |member: &&Member| member.info.name != self.me && !member.is_witness() && use_slots;
         let members = state.members.values().filter(has_slot);
         members.map(|member| member.info.name.clone()).collect()
+    }
+
+    fn slots_of_removed(&self, state: &State) -> Vec<MemberName> {
+        let gone = |name: &&MemberName| state.member(name).is_none();
+        state.removed.keys().filter(gone).cloned().collect()
     }
 
     fn follow(&mut self, hands: Hands, state: &State, now: Moment) {

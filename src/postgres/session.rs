@@ -172,6 +172,29 @@ impl Session {
         bounded("a look at parameters", ACT, work).await
     }
 
+    /// Ends who streams through the slots of these members, and drops them; answers whether all are gone.
+    pub async fn take_slots(&self, members: &[MemberName]) -> Result<bool, PostgresError> {
+        const END: &str = "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
+             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical' AND active";
+        const LEFT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots \
+             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical'";
+        let names: Vec<String> = members.iter().map(|member| slot_name(member.as_str())).collect();
+        let work = async {
+            let live = self.connect().await?;
+            let ended = live.client.execute(END, &[&names]).await;
+            ended.map(|_| ()).map_err(refused("end a replication connection"))
+        };
+        bounded("the end of replication connections", ACT, work).await?;
+        self.drop_slots(members).await?;
+        let work = async {
+            let live = self.connect().await?;
+            let row = live.client.query_one(LEFT, &[&names]).await;
+            row.map(|row| row.get::<_, i64>(0) == 0)
+                .map_err(refused("count the replication slots"))
+        };
+        bounded("a look at the replication slots", ACT, work).await
+    }
+
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {
         let work = async {
             let mut kept = self.local.kept.lock().await;

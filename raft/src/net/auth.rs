@@ -55,6 +55,11 @@ pub(crate) enum Refusal {
     Password,
     #[error("{0}")]
     Turned(&'static str),
+    /// One of the two belongs to a group that was given up.
+    #[error(
+        "it belongs to foundation {theirs:x} of the cluster, this node to {mine:x}: one of the two was given up"
+    )]
+    Foreign { mine: u64, theirs: u64 },
 }
 
 impl Refusal {
@@ -96,6 +101,7 @@ pub(crate) async fn call(
         id: me.id,
         incarnation: me.incarnation,
         generation: me.generation,
+        foundation: me.foundation,
         to,
         lane,
         nonce: random()?,
@@ -122,6 +128,10 @@ pub(crate) async fn call(
         Acceptance::OtherId => return Err(Refusal::Turned("another id lives at that address now")),
         Acceptance::Replaced => return Err(Refusal::Turned("this node's id was replaced by a newer one")),
         Acceptance::NotReady => return Err(Refusal::Turned("it has not joined a group yet")),
+        Acceptance::Foreign => {
+            let (mine, theirs) = (me.foundation, welcome.foundation);
+            return Err(Refusal::Foreign { mine, theirs });
+        }
     }
     frames.set_limit(lane.frame_limit());
     Ok((frames, welcome))
@@ -130,7 +140,7 @@ pub(crate) async fn call(
 /// The called side, up to and including the verdict, which `accept` gives for a proven caller.
 pub(crate) async fn answer(
     mine: &Arc<Credentials>,
-    my_id: u64,
+    me: Identity,
     tcp: TcpStream,
     accept: impl FnOnce(&Hello) -> Acceptance,
 ) -> Result<(Frames, Hello), Refusal> {
@@ -159,7 +169,8 @@ pub(crate) async fn answer(
         protocol,
         cluster: mine.cluster.clone(),
         name: mine.name.clone(),
-        id: my_id,
+        id: me.id,
+        foundation: me.foundation,
         nonce: random()?,
     };
     let welcome_bytes = sealed(&welcome)?;
@@ -183,6 +194,10 @@ pub(crate) async fn answer(
             ));
         }
         Acceptance::NotReady => return Err(Refusal::Turned("this node has not joined a group yet")),
+        Acceptance::Foreign => {
+            let (mine, theirs) = (me.foundation, hello.foundation);
+            return Err(Refusal::Foreign { mine, theirs });
+        }
     }
     frames.set_limit(hello.lane.frame_limit());
     Ok((frames, hello))
@@ -293,7 +308,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let accepted = listener.accept().await.unwrap().0;
-        let answer = async { answer(&called, 42, accepted, |_| Acceptance::Yes).await };
+        let answer = async {
+            answer(
+                &called,
+                Identity {
+                    id: 42,
+                    ..Identity::default()
+                },
+                accepted,
+                |_| Acceptance::Yes,
+            )
+            .await
+        };
         tokio::join!(call(&caller, me, tcp, 42, Lane::Message), answer)
     }
 
@@ -347,6 +373,7 @@ mod tests {
             id: 0,
             incarnation: 0,
             generation: 0,
+            foundation: 0,
             to: 0,
             lane: Lane::Message,
             nonce: [0; 32],

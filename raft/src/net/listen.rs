@@ -71,8 +71,7 @@ fn tell(node: &Node, from: std::net::IpAddr, why: &str) {
 
 async fn shake(node: &Arc<Node>, tcp: TcpStream) -> Result<(Session, auth::Frames), auth::Refusal> {
     tcp.set_nodelay(true)?;
-    let (frames, hello) =
-        auth::answer(&node.credentials, node.identity().id, tcp, |h| node.accept(h)).await?;
+    let (frames, hello) = auth::answer(&node.credentials, node.identity(), tcp, |h| node.accept(h)).await?;
     let peer = Peer {
         id: hello.id,
         name: hello.name,

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::machine::Peer;
-use crate::net::auth::{self, Credentials};
+use crate::net::auth::{self, Credentials, Refusal};
 use crate::net::socket::Frames;
 use crate::net::throttle::Throttle;
 use crate::types::Identity;
@@ -39,12 +39,25 @@ pub(crate) enum CallError {
 /// Told about every peer that proved its name.
 pub(crate) type Introduce = Arc<dyn Fn(Peer) + Send + Sync>;
 
+/// Told when a proven peer says that this node has no place in the group (any more).
+pub(crate) type Farewell = Arc<dyn Fn(Goodbye) + Send + Sync>;
+
+/// Why there is no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Goodbye {
+    /// It was taken out; the peer's sentence.
+    Removed(String),
+    /// The cluster was recovered without it: the newer foundation, and where it was met.
+    GivenUp { newer: u64, at: String },
+}
+
 /// What all pools share.
 pub(crate) struct Dialer {
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) connect: Duration,
     pub(crate) introduce: Introduce,
+    pub(crate) farewell: Farewell,
     pub(crate) throttle: Throttle,
 }
 
@@ -67,6 +80,12 @@ impl Dialer {
                 Ok(frames)
             }
             Ok(Err(refusal)) => {
+                if let Refusal::Foreign { mine, theirs } = refusal
+                    && theirs > mine
+                {
+                    let at = addr.to_owned();
+                    (self.farewell)(Goodbye::GivenUp { newer: theirs, at });
+                }
                 if let Some(unsaid) = self.throttle.admit(&format!("{addr} {refusal}")) {
                     tracing::warn!(peer = addr, unsaid, "peer refused: {refusal}");
                 }
@@ -132,6 +151,9 @@ impl Pool {
         };
         let response = open(&answer).map_err(|e| lost(e.to_string()))?;
         self.put_back(frames);
+        if let Response::Removed(why) = &response {
+            (self.dialer.farewell)(Goodbye::Removed(why.clone()));
+        }
         Ok(response)
     }
 

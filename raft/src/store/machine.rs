@@ -58,6 +58,14 @@ impl StateMachine {
         Ok(())
     }
 
+    /// The index of the newest applied entry, and the whole state.
+    pub(crate) fn whole(&self) -> (u64, Vec<u8>) {
+        (
+            self.last.as_ref().map_or(0, |id| id.index),
+            self.with(|machine| machine.snapshot()),
+        )
+    }
+
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta {
             last_log_id: self.last,
@@ -66,7 +74,7 @@ impl StateMachine {
     }
 }
 
-fn load_snapshot(store: &Store) -> io::Result<Option<Snapshot>> {
+pub(crate) fn load_snapshot(store: &Store) -> io::Result<Option<Snapshot>> {
     let Some((head, bytes)) = store.snapshots().load().map_err(io::Error::other)? else {
         return Ok(None);
     };
@@ -77,7 +85,7 @@ fn load_snapshot(store: &Store) -> io::Result<Option<Snapshot>> {
     }))
 }
 
-fn save_snapshot(store: &Store, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn save_snapshot(store: &Store, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
     let head = seal(&SnapshotHead::from(meta))?;
     store.snapshots().save(&head, bytes).map_err(io::Error::other)
 }

@@ -75,6 +75,7 @@ fn stored_values(text: &mut Text) {
         addr: "a:1".to_owned(),
         incarnation: 5,
         generation: 9,
+        foundation: 1,
         admitted: true,
     });
     text.add(FormationBytes {
@@ -92,6 +93,7 @@ fn handshake(text: &mut Text) {
         id: 700,
         incarnation: 5,
         generation: 9,
+        foundation: 1,
         to: 701,
         lane: Lane::Message,
         nonce: [7; 32],
@@ -103,6 +105,7 @@ fn handshake(text: &mut Text) {
         cluster,
         name,
         id: 700,
+        foundation: 1,
         nonce: [7; 32],
     });
     text.add(Proof { mac: [9; 32] });
@@ -121,6 +124,10 @@ fn handshake(text: &mut Text) {
     text.add(Verdict {
         mac: [9; 32],
         accepted: Acceptance::NotReady,
+    });
+    text.add(Verdict {
+        mac: [9; 32],
+        accepted: Acceptance::Foreign,
     });
 }
 
@@ -162,6 +169,10 @@ fn requests(text: &mut Text) {
     });
     text.add(Request::Propose(vec![1]));
     text.add(Request::Message(vec![1]));
+    text.add(Request::Watch {
+        applied: 8,
+        leader: 700,
+    });
 }
 
 fn responses(text: &mut Text) {
@@ -193,7 +204,10 @@ fn responses(text: &mut Text) {
         seen: seen(),
     }));
     text.add(Response::Standing(Standing::Joiner));
-    text.add(Response::Join(JoinAnswer::Admitted { generation: 9 }));
+    text.add(Response::Join(JoinAnswer::Admitted {
+        generation: 9,
+        foundation: 1,
+    }));
     text.add(Response::Join(JoinAnswer::Elsewhere { leader: leader() }));
     text.add(Response::Join(JoinAnswer::Later { why: "no".to_owned() }));
     text.add(Response::Propose(ProposeAnswer::Applied(vec![1])));
@@ -201,6 +215,16 @@ fn responses(text: &mut Text) {
     text.add(Response::Propose(ProposeAnswer::Unknown("no".to_owned())));
     text.add(Response::Message(vec![1]));
     text.add(Response::Refused("no".to_owned()));
+    text.add(Response::Removed("no".to_owned()));
+    text.add(Response::Watch(WatchBytes {
+        foundation: 1,
+        term: 3,
+        applied: 8,
+        leader: 700,
+        voters: vec![(700, "n1".to_owned(), "a:1".to_owned())],
+        learners: Vec::new(),
+        state: Some(vec![1]),
+    }));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Hello {
     pub(crate) id: u64,
     pub(crate) incarnation: u64,
     pub(crate) generation: u64,
+    /// Which group of that name it belongs to; 0 while it belongs to none. See `recover`.
+    pub(crate) foundation: u64,
     /// The id the caller wants to reach; 0 for whoever lives at that address.
     pub(crate) to: u64,
     pub(crate) lane: Lane,
@@ -56,6 +58,8 @@ pub(crate) struct Welcome {
     pub(crate) cluster: String,
     pub(crate) name: String,
     pub(crate) id: u64,
+    /// Which group of that name it belongs to; 0 while it belongs to none.
+    pub(crate) foundation: u64,
     pub(crate) nonce: [u8; 32],
 }
 
@@ -82,6 +86,8 @@ pub(crate) enum Acceptance {
     Replaced,
     /// This node has no part in Raft yet.
     NotReady,
+    /// The caller belongs to a group of that name that was given up, or this node does.
+    Foreign,
 }
 
 /// An append; without entries it is a heartbeat.
@@ -133,6 +139,26 @@ pub(crate) enum Request {
     },
     Propose(Vec<u8>),
     Message(Vec<u8>),
+    /// From a member without a port: answered when something later than `applied` is agreed, or after a moment.
+    Watch {
+        applied: u64,
+        leader: u64,
+    },
+}
+
+/// What a member without a port is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WatchBytes {
+    pub(crate) foundation: u64,
+    pub(crate) term: u64,
+    pub(crate) applied: u64,
+    /// Its id; 0 when nobody leads.
+    pub(crate) leader: u64,
+    /// (id, member name, address)
+    pub(crate) voters: Vec<(u64, String, String)>,
+    pub(crate) learners: Vec<(u64, String, String)>,
+    /// The machine's whole state, when it is later than what was known.
+    pub(crate) state: Option<Vec<u8>>,
 }
 
 /// How an append went. Append variants, never insert.
@@ -168,7 +194,7 @@ pub(crate) enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum JoinAnswer {
     /// The learner is committed; its generation.
-    Admitted { generation: u64 },
+    Admitted { generation: u64, foundation: u64 },
     /// Ask there.
     Elsewhere { leader: Option<String> },
     /// Not now.
@@ -206,6 +232,9 @@ pub(crate) enum Response {
     Message(Vec<u8>),
     /// The request cannot be served; why.
     Refused(String),
+    /// The caller was taken out of the group, for good unless it is let in again; what to do.
+    Removed(String),
+    Watch(WatchBytes),
 }
 
 impl Sealed for Hello {

@@ -211,6 +211,8 @@ pub(crate) struct NodeBytes {
     pub(crate) addr: String,
     pub(crate) incarnation: u64,
     pub(crate) generation: u64,
+    /// Which group of its cluster's name it belongs to: 1 for the one that was formed, more after each recovery.
+    pub(crate) foundation: u64,
     /// False: the incarnation is claimed but no leader has admitted it yet.
     pub(crate) admitted: bool,
 }
