@@ -1,9 +1,9 @@
 //! An operator's scripts, written for patronictl, on a cluster that runs: the program is called by that name.
 
 use crate::{Crowd, RETURN_S};
-use matriarch_chaos::Herd;
 use matriarch_chaos::node::matriarch_binary;
 use matriarch_chaos::node_file::PASSWORD;
+use matriarch_chaos::{Herd, Options, writer};
 use serde_json::Value;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -216,4 +216,128 @@ async fn a_script_changes_settings() {
         true
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_pauses_and_resumes() {
+    let herd = Herd::three().await;
+    let ctl = Patronictl::link(&herd, 0);
+    let sent = |verb: &str| format!("'{verb}' request sent, waiting until it is recognized by all nodes\n");
+    let paused = ctl.well("pause --wait").await;
+    assert_eq!(paused, sent("pause") + "Success: cluster management is paused\n");
+    assert!(ctl.well("list").await.ends_with(" Maintenance mode: on\n"));
+    let again = ctl.run("pause").await;
+    assert_eq!(
+        (again.text.as_str(), again.code),
+        ("Error: Cluster is already paused\n", 1)
+    );
+    let resumed = ctl.well("resume --wait").await;
+    assert_eq!(
+        resumed,
+        sent("resume") + "Success: cluster management is resumed\n"
+    );
+    assert!(!ctl.well("list").await.contains("Maintenance"));
+    assert!(!ctl.well("show-config").await.contains("pause"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_restarts_whoever_waits_for_it() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let ctl = Patronictl::link(&herd, herd.others(primary)[0]);
+    let scope = herd.nodes[0].patroni("/patroni/scope").await.unwrap();
+    ctl.well("edit-config -p max_connections=60 --force").await;
+    herd.until("a restart is pending on all three", 20, async || {
+        ctl.well("list")
+            .await
+            .matches("| max_connections: 50->60 |")
+            .count()
+            == 3
+    })
+    .await;
+    let text = ctl.well(&format!("restart {scope} --pending --force")).await;
+    // A standby that the primary's larger value has stopped in its replay is started anew without being asked.
+    for node in &herd.nodes {
+        let done = format!("Success: restart on member {}\n", node.name);
+        let before = format!(
+            "Failed: restart for member {}, status code=503, (restart conditions are not satisfied)",
+            node.name
+        );
+        assert!(text.contains(&done) || text.contains(&before), "{text}");
+    }
+    herd.until("no restart is pending", 20, async || {
+        !ctl.well("list").await.contains("Pending restart")
+    })
+    .await;
+    for node in &herd.nodes {
+        assert_eq!(node.sql("SHOW max_connections").await.unwrap(), "60");
+    }
+    herd.await_whole(RETURN_S).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_restarts_reloads_and_copies_a_replica_anew() {
+    let herd = Herd::grown(3, Options::default()).await;
+    writer::prepare(&herd).await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let (ctl, replica) = (Patronictl::link(&herd, primary), herd.others(primary)[1]);
+    let scope = herd.nodes[0].patroni("/patroni/scope").await.unwrap();
+    let name = herd.nodes[replica].name.clone();
+    let begun = "SELECT pg_postmaster_start_time()";
+    let started = herd.nodes[replica].sql(begun).await.unwrap();
+    let text = ctl.well(&format!("restart {scope} {name} --force")).await;
+    assert!(
+        text.ends_with(&format!("Success: restart on member {name}\n")),
+        "{text}"
+    );
+    assert_ne!(
+        started,
+        herd.nodes[replica].sql(begun).await.unwrap(),
+        "it was not restarted"
+    );
+    let text = ctl
+        .well(&format!(
+            "restart {scope} {name} --scheduled 2099-01-01T00:00 --force"
+        ))
+        .await;
+    assert!(
+        text.ends_with(&format!("Success: restart scheduled on member {name}\n")),
+        "{text}"
+    );
+    herd.until("the planned restart in the list", 10, async || {
+        ctl.well("list").await.contains("| 2099-01-01T00:00:00+00:00 |")
+    })
+    .await;
+    let text = ctl.well(&format!("flush {scope} {name} restart --force")).await;
+    assert!(
+        text.ends_with(&format!("Success: flush scheduled restart for member {name}\n")),
+        "{text}"
+    );
+    let text = ctl.well(&format!("reload {scope} {name} --force")).await;
+    let reloaded = format!("Reload request received for member {name} and will be processed within ");
+    assert!(text.contains(&reloaded), "{text}");
+    herd.await_streaming(replica, RETURN_S).await;
+    let before = herd.nodes[replica].sql(begun).await.unwrap();
+    let text = ctl.well(&format!("reinit {scope} {name} --force --wait")).await;
+    let copied = format!(
+        "Success: reinitialize for member {name}\nWaiting for reinitialize to complete on: {name}\n\
+         Reinitialize is completed on: {name}\n"
+    );
+    assert!(text.ends_with(&copied), "{text}");
+    herd.await_streaming(replica, RETURN_S).await;
+    assert_ne!(
+        before,
+        herd.nodes[replica].sql(begun).await.unwrap(),
+        "it was not copied anew"
+    );
+    let leader = herd.nodes[primary].name.clone();
+    let refused = ctl.run(&format!("reinit {scope} {leader} --force")).await;
+    assert!(
+        refused
+            .text
+            .ends_with("Error: No replica among provided members\n"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(refused.code, 1);
 }
