@@ -8,7 +8,7 @@ const HEAD: &str = "# Written by Matriarch, which overwrites it; change the node
 /// What acknowledges is agreed in the cluster, so nobody's ALTER SYSTEM may say otherwise.
 const NAMES: &str = "synchronous_standby_names";
 const BASE: &str = "postgresql.base.conf";
-const MARKER: &str = "matriarch.json";
+pub(super) const MARKER: &str = "matriarch.json";
 /// Recovery parameters that are ours: a value from ALTER SYSTEM or pg_basebackup would win over our file.
 const RECOVERY: [&str; 13] = [
     "archive_cleanup_command",

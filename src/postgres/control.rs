@@ -1,5 +1,6 @@
 //! What a data directory holds, as its control file and its names tell.
 
+use super::conf::MARKER;
 use super::{Postgres, PostgresError, aside, files};
 use crate::clock;
 use crate::cluster::{Lsn, Timeline};
@@ -151,7 +152,9 @@ impl Postgres {
         }
         let mut control = self.control()?;
         let signals = ["standby.signal", "recovery.signal"];
-        control.standby |= signals.iter().any(|name| files::exists(&dir.join(name)));
+        // Our own primaries have the file beside them; a copy of one that has not run yet has the label of its backup.
+        let ours = files::exists(&dir.join(MARKER)) && !files::exists(&dir.join("backup_label"));
+        control.standby |= !ours && signals.iter().any(|name| files::exists(&dir.join(name)));
         Ok(DataDir::Present(control))
     }
 

@@ -138,6 +138,7 @@ async fn a_running_primary_and_its_standby_become_a_cluster_without_a_restart_or
         "the standby was copied after the failover"
     );
     assert_eq!(herd.nodes[1].sql("SHOW work_mem").await.unwrap(), "7MB");
+    herd.await_streaming(1, 60).await;
     assert_eq!(
         herd.nodes[1].sql("SELECT count(*) FROM ledger").await.unwrap(),
         "1001"
