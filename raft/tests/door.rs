@@ -40,7 +40,7 @@ async fn who_knows_the_password_joins() {
     logs();
     let (mut cluster, joined) = knock(|_| {}).await;
     assert!(joined);
-    cluster.wait(0, "the second voter", |s| s.voters.len() == 2).await;
+    cluster.wait(0, "the learner", |s| s.learners.len() == 1).await;
     cluster.close().await;
 }
 
@@ -243,6 +243,6 @@ async fn certificates_are_read_again_and_a_broken_one_does_not_count() {
     let mut guest = cluster.settings(1);
     guest.tls = Some(authority.issue(cluster.dir.path(), "node1"));
     cluster.start_with(1, guest).await.unwrap();
-    cluster.wait(0, "the second voter", |s| s.voters.len() == 2).await;
+    cluster.wait(0, "the learner", |s| s.learners.len() == 1).await;
     cluster.close().await;
 }
