@@ -234,16 +234,17 @@ impl Herd {
     pub async fn portrait(&self) -> String {
         let mut text = String::new();
         for node in &self.nodes {
-            let cluster = node
-                .get("/cluster")
-                .await
-                .map_or("no answer".into(), |(code, body)| format!("{code} {body}"));
+            let document = async |path: &str| {
+                let answer = node.get(path).await;
+                answer.map_or("no answer".to_owned(), |(code, body)| format!("{code} {body}"))
+            };
+            let (cluster, explain) = (document("/cluster").await, document("/explain").await);
             let titles: Vec<String> = processes::of(&node.dir)
                 .iter()
                 .map(|p| format!("    {} {}", p.pid, p.title()))
                 .collect();
             text.push_str(&format!(
-                "--- {} ({})\n  /cluster: {cluster}\n  processes:\n{}\n  log:\n{}\n",
+                "--- {} ({})\n  /cluster: {cluster}\n  /explain: {explain}\n  processes:\n{}\n  log:\n{}\n",
                 node.name,
                 node.ip,
                 titles.join("\n"),

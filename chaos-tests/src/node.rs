@@ -357,10 +357,19 @@ impl Node {
         self.log().get(length..).unwrap_or_default().to_owned()
     }
 
-    /// The end of its log.
+    /// The end of its log, without what a lonely standby and a client that tries again say many times a second.
     pub fn log_tail(&self, lines: usize) -> String {
+        let noise = [
+            "waiting for WAL",
+            "read-only transaction",
+            "STATEMENT:  INSERT INTO",
+            "is starting up",
+        ];
         let log = self.log();
-        let all: Vec<&str> = log.lines().collect();
+        let all: Vec<&str> = log
+            .lines()
+            .filter(|line| !noise.iter().any(|words| line.contains(words)))
+            .collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 

@@ -293,6 +293,7 @@ fn report(tenure: Tenure) -> Report {
                 sync_state: "quorum".to_owned(),
             }],
             oldest: Some(Lsn(8)),
+            said_ms: 40,
         }),
         unpromotable: Some("no".to_owned()),
         activity: Some("initdb".to_owned()),

@@ -176,6 +176,8 @@ pub struct PostgresReport {
     pub senders: Vec<Sender>,
     /// Primary: where the oldest log it still has begins.
     pub oldest: Option<Lsn>,
+    /// How long before it was reported PostgreSQL said so, milliseconds: it grows while the server does not answer.
+    pub said_ms: u64,
 }
 
 /// What a node says of an epoch it holds or held.

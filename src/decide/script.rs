@@ -476,6 +476,7 @@ fn postgres_said(postgres: &mut PostgresReport, key: &str, value: &str) {
         "streamed" => postgres.streamed_in = (value != "none").then(|| Epoch(number(value))),
         "cut" => postgres.replication_state = None,
         "streams" => postgres.replication_state = Some("streaming".to_owned()),
+        "said" => postgres.said_ms = number(value),
         "system" => postgres.system_id = Some(number(value)),
         "fork" => postgres.fork = Some(fork(value)),
         _ => panic!("no word '{key}' is known for a member"),

@@ -100,8 +100,9 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
         .saturating_sub(settings.report_interval_ms);
     // A standby that was just added has yet to stream under the name that counts.
     let floor = view.lead_since.max(view.held_since).max(view.sync_since);
-    // Only the primary tells that a stream moves: while it is silent, that none moved is its silence, not theirs.
-    let told_at = view.heard.get(holder).map_or(view.now, |heard| heard.at);
+    // Only the primary's server tells that a stream moves: while it or its daemon is silent, that none moved is its
+    // silence, not theirs.
+    let told_at = view.heard.get(holder).map_or(view.now, Heard::said_at);
     let lag = lag_of(view, holder);
     let there = |member: &Member, heard: &Heard, counts: bool| {
         let name = &member.info.name;

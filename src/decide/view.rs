@@ -22,6 +22,18 @@ pub struct Heard {
     pub ended_at: Option<Moment>,
 }
 
+impl Heard {
+    /// When, on the leader's clock, its PostgreSQL last said what the report tells of it.
+    pub fn said_at(&self) -> Moment {
+        let said_ms = self
+            .report
+            .postgres
+            .as_ref()
+            .map_or(0, |postgres| postgres.said_ms);
+        Moment(self.at.0.saturating_sub(said_ms))
+    }
+}
+
 /// Everything a verdict may depend on.
 #[derive(Clone, Debug)]
 pub struct View<'a> {

@@ -108,7 +108,7 @@ impl Inner {
                 .iter_mut()
                 .find(|(name, _)| name.as_str().eq_ignore_ascii_case(&sender.name));
             if let Some((_, heard)) = found.filter(|(_, heard)| streams(&heard.report, epoch)) {
-                heard.streamed_at = now;
+                heard.streamed_at = Moment(now.0.saturating_sub(present.said_ms));
             }
         }
     }

@@ -74,17 +74,29 @@ impl Agent {
             sent_at: now,
             revision: state.revision,
             tenure: self.tenure(state, now),
-            postgres: config.postgresql.as_ref().map(|_| self.postgres_report()),
-            unpromotable: self.why_unpromotable(now),
+            postgres: config.postgresql.as_ref().map(|_| self.postgres_report(now)),
+            unpromotable: self.why_unpromotable(now).or_else(|| self.empty_handed(state)),
             activity: self.activity(),
             offer: self.offer(state, now),
         }
     }
 
     fn why_unpromotable(&self, now: Moment) -> Option<String> {
+        let fenced = self.parts.state.borrow().primacy.fencing().is_some();
         let tried = self.spared.why(now).map(str::to_owned);
-        let unfit = self.fitness.unfit(now).or(tried);
+        let unfit = self.fitness.unfit(now, fenced).or(tried);
         unfit.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
+    }
+
+    /// The last primary without its data has nothing to go on with: somebody else must, or an operator say so.
+    fn empty_handed(&self, state: &State) -> Option<String> {
+        let was_primary = state.primacy.last().is_some_and(|(holder, _)| *holder == self.me);
+        let gone = match &self.holdings.data {
+            Data::Absent => Some("its data is gone".to_owned()),
+            Data::Broken(why) => Some(format!("its data is broken: {why}")),
+            _ => None,
+        };
+        gone.filter(|_| was_primary && state.system_id.is_some() && self.running.is_none())
     }
 
     /// Holding is said only where the epoch can still be used, ended only when everything of it is gone.
@@ -209,7 +221,7 @@ impl Agent {
         }
     }
 
-    fn postgres_report(&self) -> PostgresReport {
+    fn postgres_report(&self, now: Moment) -> PostgresReport {
         let pid = self.guard.postmaster;
         let probe = self
             .probed
@@ -225,6 +237,7 @@ impl Agent {
             ..PostgresReport::default()
         };
         let Some(probe) = probe else { return report };
+        report.said_ms = now.since(self.probed.at);
         report.server_version = probe.server_version;
         report.postmaster_start_time = Some(probe.start_time.clone());
         report.pending_restart.clone_from(&probe.pending_restart);

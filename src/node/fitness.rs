@@ -28,6 +28,8 @@ const ENDS: usize = 3;
 const WINDOW_MS: u64 = 60_000;
 /// A node with so many ends is not promoted, and starts nothing, for this long after the last one.
 const SPARED_MS: u64 = 20_000;
+/// Others that may be elected without the one that hung are elected within this; if nobody was, it is needed.
+const ELECTED_MS: u64 = 3_000;
 /// How often the disk is looked at while PostgreSQL runs, and while it is unusable.
 const LOOK_MS: u64 = 2_000;
 const AGAIN_MS: u64 = 5_000;
@@ -152,9 +154,10 @@ impl Fitness {
         self.disk.is_some() || self.dirs.is_empty() || self.probe.as_ref().is_some_and(late)
     }
 
-    /// Why this node may not be promoted.
-    pub(super) fn unfit(&self, now: Moment) -> Option<String> {
-        let hung = self.hung.filter(|at| now.since(*at) < SPARED_MS);
+    /// Why this node may not be promoted; `fenced`: by the promises of the others, who could have been elected at once.
+    pub(super) fn unfit(&self, now: Moment, fenced: bool) -> Option<String> {
+        let spared_ms = if fenced { ELECTED_MS } else { SPARED_MS };
+        let hung = self.hung.filter(|at| now.since(*at) < spared_ms);
         self.stuck(now)
             .or_else(|| hung.map(|_| "its PostgreSQL did not answer".to_owned()))
     }
@@ -259,22 +262,25 @@ mod tests {
         let mut fitness = Fitness::new(Vec::new());
         run_once(&mut fitness, 1, false, 0);
         run_once(&mut fitness, 2, false, 1_000);
-        assert_eq!(fitness.unfit(at(2_000)), None);
+        assert_eq!(fitness.unfit(at(2_000), false), None);
         run_once(&mut fitness, 3, false, 2_000);
-        let why = fitness.unfit(at(2_100)).unwrap();
+        let why = fitness.unfit(at(2_100), false).unwrap();
         assert_eq!(
             why,
             "its PostgreSQL has ended by itself 3 times within a minute, at last it was killed by signal 6"
         );
         assert_eq!(
-            fitness.unfit(at(2_000 + SPARED_MS + 100)),
+            fitness.unfit(at(2_000 + SPARED_MS + 100), false),
             None,
             "it is tried again"
         );
         run_once(&mut fitness, 4, false, 40_000);
-        assert!(fitness.unfit(at(40_100)).is_some(), "and spared again at once");
+        assert!(
+            fitness.unfit(at(40_100), false).is_some(),
+            "and spared again at once"
+        );
         run_once(&mut fitness, 5, false, 150_000);
-        assert_eq!(fitness.unfit(at(150_100)), None, "old ends are forgotten");
+        assert_eq!(fitness.unfit(at(150_100), false), None, "old ends are forgotten");
     }
 
     #[tokio::test]
@@ -283,7 +289,7 @@ mod tests {
         for pid in 1..9 {
             run_once(&mut fitness, pid, true, u64::try_from(pid).unwrap() * 1_000);
         }
-        assert_eq!(fitness.unfit(at(9_000)), None);
+        assert_eq!(fitness.unfit(at(9_000), false), None);
         run_once(&mut fitness, 9, false, 9_000);
         assert_eq!(
             fitness.ends.len(),
@@ -305,7 +311,7 @@ mod tests {
             }
         };
         probed(&mut fitness, at(0)).await;
-        assert!(fitness.is_known(at(0)) && fitness.unfit(at(0)).is_none());
+        assert!(fitness.is_known(at(0)) && fitness.unfit(at(0), false).is_none());
         fitness.look(at(500_000));
         assert!(fitness.probe.is_none(), "a stopped server is not probed for ever");
         fitness.saw(Some(1), false, "", at(600_000));
@@ -320,16 +326,16 @@ mod tests {
     async fn an_unusable_disk_is_looked_at_again_until_it_is_usable() {
         let mut fitness = Fitness::new(vec![PathBuf::from("/")]);
         fitness.took_in(Err("the disk is full".into()), at(0));
-        assert_eq!(fitness.unfit(at(0)).as_deref(), Some("the disk is full"));
+        assert_eq!(fitness.unfit(at(0), false).as_deref(), Some("the disk is full"));
         assert_eq!(fitness.next, at(AGAIN_MS));
         fitness.doubt(at(100));
         assert_eq!(
-            fitness.unfit(at(100)).as_deref(),
+            fitness.unfit(at(100), false).as_deref(),
             Some("the disk is full"),
             "bad news stay until better"
         );
         fitness.took_in(Ok(()), at(200));
-        assert_eq!(fitness.unfit(at(200)), None);
+        assert_eq!(fitness.unfit(at(200), false), None);
     }
 
     #[tokio::test]
@@ -348,10 +354,10 @@ mod tests {
             "nothing waits for it any longer"
         );
         fitness.look(at(HUNG_MS));
-        assert_eq!(fitness.unfit(at(HUNG_MS)), None);
+        assert_eq!(fitness.unfit(at(HUNG_MS), false), None);
         fitness.look(at(HUNG_MS + 1));
         assert_eq!(
-            fitness.unfit(at(HUNG_MS + 1)).as_deref(),
+            fitness.unfit(at(HUNG_MS + 1), false).as_deref(),
             Some("the disk of /srv/pg does not answer")
         );
         drop(answer);
@@ -359,6 +365,19 @@ mod tests {
             tokio::task::yield_now().await;
             fitness.look(at(20_000));
         }
-        assert_eq!(fitness.unfit(at(20_000)), None);
+        assert_eq!(fitness.unfit(at(20_000), false), None);
+    }
+
+    #[test]
+    fn one_that_hung_is_spared_for_as_long_as_others_may_be_elected() {
+        let mut fitness = Fitness::new(Vec::new());
+        fitness.hung = Some(at(0));
+        assert!(fitness.unfit(at(SPARED_MS - 1), false).is_some());
+        assert!(fitness.unfit(at(ELECTED_MS - 1), true).is_some());
+        assert_eq!(
+            fitness.unfit(at(ELECTED_MS), true),
+            None,
+            "it alone has everything that was acknowledged"
+        );
     }
 }
