@@ -8,7 +8,7 @@
 //! is in it is not wanted.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::errors::StartError;
 use crate::net::pool::Goodbye;
@@ -22,9 +22,39 @@ const STORE: [&str; 4] = ["synced", "log", "snapshots", "identity"];
 /// Where a store is put aside; one is enough for people.
 const ASIDE: &str = "removed-store";
 
-/// Ends this node's part. Nothing happens to a node that has none yet: it goes on asking.
-pub(crate) fn part(settings: &Settings, me: Identity, fatal: &OnceLock<String>, goodbye: &Goodbye) {
-    if me.foundation == 0 || fatal.get().is_some() {
+/// What the group said last about this node's place, where it has none.
+#[derive(Default)]
+pub(crate) struct Expelled(Mutex<Option<String>>);
+
+impl Expelled {
+    fn said(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.said().clone()
+    }
+
+    pub(crate) fn set(&self, why: Option<String>) {
+        *self.said() = why;
+    }
+}
+
+/// Ends this node's part. A node that has none yet takes note and goes on asking.
+pub(crate) fn part(
+    settings: &Settings,
+    me: Identity,
+    fatal: &OnceLock<String>,
+    expelled: &Expelled,
+    goodbye: &Goodbye,
+) {
+    if fatal.get().is_some() {
+        return;
+    }
+    if let (0, Goodbye::Removed(why)) = (me.foundation, goodbye) {
+        expelled.set(Some(why.clone()));
+    }
+    if me.foundation == 0 {
         return;
     }
     let dir = &settings.data_dir;
@@ -40,6 +70,7 @@ pub(crate) fn part(settings: &Settings, me: Identity, fatal: &OnceLock<String>, 
         Goodbye::GivenUp { newer, at } => given_up(dir, *newer, at),
     };
     tracing::error!("{why}");
+    expelled.set(Some(why.clone()));
     let _ = fatal.set(why);
 }
 

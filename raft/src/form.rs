@@ -144,6 +144,7 @@ async fn seek(node: &Arc<Node>, machine: Box<dyn Machine>, mut record: NodeBytes
             Outcome::Join { leader } => {
                 if let Some((generation, foundation)) = ask_admission(node, leader, record.incarnation).await
                 {
+                    node.expelled.set(None);
                     (record.generation, record.admitted) = (generation, true);
                     record.foundation = foundation;
                     node.settled.store(true, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use matriarch_storage::Store;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::farewell;
+use crate::farewell::{self, Expelled};
 use crate::machine::{Inbox, Peer};
 use crate::net::auth::Credentials;
 use crate::net::pool::{Goodbye, Pools};
@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) settled: AtomicBool,
     /// A reason to stop for good that openraft does not know of.
     pub(crate) fatal: Arc<OnceLock<String>>,
+    /// The group's word that it has no place for this node.
+    pub(crate) expelled: Arc<Expelled>,
     pub(crate) store: Mutex<Option<Arc<Store>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -60,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) claim: u64,
     pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) fatal: Arc<OnceLock<String>>,
+    pub(crate) expelled: Arc<Expelled>,
     pub(crate) store: Arc<Store>,
 }
 
@@ -85,6 +88,7 @@ impl Node {
             settled: AtomicBool::new(false),
             identity: parts.identity,
             fatal: parts.fatal,
+            expelled: parts.expelled,
             store: Mutex::new(Some(parts.store)),
             tasks: Mutex::default(),
         }
@@ -164,7 +168,8 @@ impl Node {
             if hello.foundation > me.foundation {
                 let at = hello.addr.clone();
                 let newer = hello.foundation;
-                farewell::part(&self.settings, me, &self.fatal, &Goodbye::GivenUp { newer, at });
+                let goodbye = Goodbye::GivenUp { newer, at };
+                farewell::part(&self.settings, me, &self.fatal, &self.expelled, &goodbye);
                 self.changed.notify_one();
             }
             return Acceptance::Foreign;

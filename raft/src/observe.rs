@@ -25,6 +25,7 @@ pub(crate) async fn observe(node: Arc<Node>) {
             Status {
                 id: node.identity().id,
                 fatal: node.fatal.get().cloned(),
+                expelled: node.expelled.get(),
                 ..Status::default()
             },
         );
@@ -132,6 +133,7 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         last_log: metrics.last_log_index.unwrap_or(0),
         applied: metrics.last_applied.as_ref().map_or(0, |id| id.index),
         fatal,
+        expelled: node.expelled.get(),
         quorum_ack_age_ms: age.map(|age| age.as_millis() as u64),
         peers_level: if leading {
             peers_level(metrics, node.settings.election_max_ms)

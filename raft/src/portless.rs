@@ -79,10 +79,8 @@ pub(crate) async fn take_part(node: Arc<Node>, mut machine: Box<dyn Machine>) {
             Err(e) => tracing::debug!("{e}"),
         }
         turn = turn.wrapping_add(1);
-        if known.leader != 0 {
-            known.leader = 0;
-            publish(&node, &known);
-        }
+        known.leader = 0;
+        publish(&node, &known);
         sleep(RETRY).await;
     }
 }
@@ -101,6 +99,7 @@ fn take_in(
         machine.restore(state).map_err(|halt| halt.why)?;
         (known.applied, known.foundation) = (told.applied, told.foundation);
     }
+    node.expelled.set(None);
     (known.term, known.leader) = (told.term, told.leader);
     (known.voters, known.learners) = (told.voters, told.learners);
     publish(node, known);
@@ -124,6 +123,7 @@ fn publish(node: &Node, known: &WatchBytes) {
         last_log: known.applied,
         applied: known.applied,
         fatal: node.fatal.get().cloned(),
+        expelled: node.expelled.get(),
         ..Status::default()
     };
     node.status

@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::types::{Identity, random};
 use crate::wire::envelope::{Sealed, open, seal};
 use crate::wire::stored::{FormationBytes, NodeBytes};
-use crate::{farewell, join, observe, portless};
+use crate::{farewell, farewell::Expelled, join, observe, portless};
 
 /// Longest wait for a TCP connection, when the election timeout would allow more.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -104,12 +104,13 @@ fn assemble(
         Arc::new(move |peer| learn(&names, &changed, peer))
     };
     let fatal: Arc<OnceLock<String>> = Arc::default();
+    let expelled: Arc<Expelled> = Arc::default();
     let farewell = {
         let (settings, identity) = (settings.clone(), identity.clone());
-        let (fatal, changed) = (fatal.clone(), changed.clone());
+        let (fatal, expelled, changed) = (fatal.clone(), expelled.clone(), changed.clone());
         Arc::new(move |goodbye| {
             let me = *identity.read().unwrap_or_else(PoisonError::into_inner);
-            farewell::part(&settings, me, &fatal, &goodbye);
+            farewell::part(&settings, me, &fatal, &expelled, &goodbye);
             changed.notify_one();
         })
     };
@@ -144,6 +145,7 @@ fn assemble(
         claim: record.incarnation,
         identity,
         fatal,
+        expelled,
         store,
     })
 }

@@ -27,6 +27,9 @@ pub struct Status {
     pub applied: u64,
     /// Why this node stopped taking part for good.
     pub fatal: Option<String>,
+    /// Why the group has no place for this node, by the group's own word: it was taken out and may be let in again, or
+    /// belongs to a group that was given up.
+    pub expelled: Option<String>,
     /// Leader: age of the last acknowledgement of a quorum when this value was made.
     pub quorum_ack_age_ms: Option<u64>,
     /// Leader: which other voters hold (nearly) the whole log.

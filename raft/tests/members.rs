@@ -158,7 +158,10 @@ async fn a_member_that_was_taken_out_is_refused_until_it_is_let_in_again() {
     let gone = (leader + 1) % 3;
     let old = cluster.group(gone).id();
     out.lock().unwrap().insert(format!("node{gone}"), old);
-    cluster.group(leader).remove(old).await.unwrap();
+    // Another change of the membership may be under way.
+    let removed = async { while cluster.group(leader).remove(old).await.is_err() {} };
+    let removed = tokio::time::timeout(common::STEP, removed).await;
+    removed.expect("its place in the membership was to be taken");
     cluster
         .wait(leader, "two voters", |s| {
             s.voters.len() == 2 && s.learners.is_empty()
@@ -176,10 +179,12 @@ async fn a_member_that_was_taken_out_is_refused_until_it_is_let_in_again() {
     cluster.stop(gone).await;
 
     start(&mut cluster, gone, &[leader], &out).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert!(!cluster.group(gone).status().borrow().joined, "it is refused");
+    let status = cluster.wait(gone, "the refusal", |s| s.expelled.is_some()).await;
+    assert_eq!((status.joined, status.fatal), (false, None), "it goes on asking");
     out.lock().unwrap().clear();
-    let id = cluster.wait(gone, "its vote", |s| s.joined && votes(s)).await.id;
+    let status = cluster.wait(gone, "its vote", |s| s.joined && votes(s)).await;
+    assert_eq!(status.expelled, None);
+    let id = status.id;
     assert_ne!(id, old, "an id is never used twice");
     cluster.level().await;
     assert_eq!(cluster.applied(gone), [b"one".to_vec()]);
@@ -215,6 +220,16 @@ async fn a_member_without_a_port_is_told_everything_and_speaks_beside_the_log() 
     cluster.group(leader).propose(b"two".to_vec()).await.unwrap();
     cluster
         .wait(3, "the second entry", |_| cluster.applied(3).len() == 2)
+        .await;
+    let id = cluster.group(3).id();
+    out.lock().unwrap().insert("node3".to_owned(), id);
+    let status = cluster.wait(3, "the refusal", |s| s.expelled.is_some()).await;
+    assert_eq!(status.fatal, None, "it goes on asking");
+    out.lock().unwrap().clear();
+    cluster
+        .wait(3, "its return under the same id", |s| {
+            s.expelled.is_none() && s.id == id
+        })
         .await;
     assert_eq!(
         cluster.group(leader).status().borrow().voters.len(),

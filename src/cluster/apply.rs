@@ -135,8 +135,13 @@ fn dismiss(state: &mut State, member: &MemberName) -> Result<(), String> {
     if state.primacy.last().is_some_and(|(holder, _)| holder == member) {
         return Err(format!("{member} is the primary"));
     }
-    let id = known(state, member)?.info.raft_id;
+    let info = &known(state, member)?.info;
+    let (id, has_port) = (info.raft_id, !info.raft_addr.is_empty());
     state.removed.entry(member.clone()).or_insert(id);
+    // Whoever has no port has no part in Raft that it could forget: its id stays its own.
+    if has_port && id != 0 {
+        state.retired.insert(id);
+    }
     Ok(())
 }
 
@@ -150,6 +155,12 @@ fn register(state: &mut State, info: &MemberInfo) -> Result<(), String> {
     }
     if state.is_removed(&info.name) {
         return Err(format!("{} was taken out of the cluster", info.name));
+    }
+    if state.is_retired(info.raft_id) {
+        return Err(format!(
+            "the Raft id of {} was taken out of the cluster",
+            info.name
+        ));
     }
     let fitness = match state.members.get(&info.name) {
         Some(old) if old.info.incarnation == info.incarnation => old.fitness.clone(),

@@ -246,6 +246,7 @@ fn state(origin: Origin) -> State {
         handover: Some(handover()),
         pause: Pause::Ending { since: Revision(9) },
         removed: BTreeMap::from([("c".into(), 0x4321)]),
+        retired: [0x4321].into(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::primacy::Primacy;
 use super::sync::Sync;
 use super::wal::Timeline;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What all members agree on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct State {
     pub pause: Pause,
     /// Who was taken out, with the Raft id it had then; let in again only by an operator's word.
     pub removed: BTreeMap<MemberName, u64>,
+    /// Raft ids of everybody who was ever taken out: none comes back, because nobody knows what it forgot. A node that
+    /// was down meanwhile has to learn that it is somebody else now.
+    pub retired: BTreeSet<u64>,
 }
 
 impl State {
@@ -61,6 +64,12 @@ impl State {
     /// Whether this member is to leave, or has left.
     pub fn is_removed(&self, name: &MemberName) -> bool {
         self.removed.contains_key(name)
+    }
+
+    /// Whether this Raft id was taken out and is no member's any more.
+    pub fn is_retired(&self, raft_id: u64) -> bool {
+        let is_its = |member: &Member| member.info.raft_id == raft_id;
+        self.retired.contains(&raft_id) && !self.members.values().any(is_its)
     }
 
     /// The member of that name.

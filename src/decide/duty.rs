@@ -96,6 +96,8 @@ pub enum Duty {
     Yield(Epoch),
     /// Stop PostgreSQL at once: it may not be primary.
     Fence(String),
+    /// Stop the standby in order: the group has no place for this node.
+    Withdraw(String),
     /// Say that this epoch is over here, for good.
     End(Epoch),
     /// Promise not to stream from anything older than this epoch, and read where the log ends then.
@@ -143,6 +145,19 @@ fn is_hands_on(owed: &Duty, local: &Local<'_>) -> bool {
         Duty::Rewind(..) => true,
         Duty::Clone(..) => matches!(local.data, Data::Present { .. }),
         _ => false,
+    }
+}
+
+/// What a node owes whose group has no place for it: whoever reads from its standby would read ever older rows, and
+/// nobody would tell. A primary, and what was there before us, is judged as ever: its lease ends it, not this.
+pub fn out_of_place(local: &Local<'_>, why: &str) -> Option<Duty> {
+    if local.leaving || local.guest || local.running.is_some() {
+        return None;
+    }
+    match local.process {
+        Process::Up(Some(Role::Replica)) => Some(Duty::Withdraw(why.to_owned())),
+        Process::Up(_) => None,
+        Process::Ending | Process::Down => Some(Duty::Rest(why.to_owned())),
     }
 }
 

@@ -60,7 +60,12 @@ proptest! {
                 prop_assert_eq!(world.state.primacy.fencing(), Some(epoch));
                 prop_assert!(local.running.is_none(), "promised while a primary of its own may run");
             }
-            Duty::Rest(_) | Duty::Fence(_) | Duty::Stand => {}
+            Duty::Rest(_) | Duty::Fence(_) | Duty::Stand | Duty::Withdraw(_) => {}
         }
+        let why = "it was taken out";
+        let stops = matches!(out_of_place(&local, why), Some(Duty::Withdraw(_)));
+        let is_our_standby = local.process == Process::Up(Some(Role::Replica))
+            && local.running.is_none() && !local.guest && !local.leaving;
+        prop_assert_eq!(stops, is_our_standby, "only a standby is stopped for having no place");
     }
 }

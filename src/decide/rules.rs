@@ -232,6 +232,7 @@ fn register(view: &View<'_>) -> Option<Verdict> {
         let info = &heard.report.info;
         view.fresh(&info.name).is_some()
             && !view.state.is_removed(&info.name)
+            && !view.state.is_retired(info.raft_id)
             && view.state.member(&info.name).is_none_or(|m| m.info != *info)
             // It is refused, and its own node ends with a sentence when it sees the other's name.
             && view.state.namesake(&info.name).is_none()

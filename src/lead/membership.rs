@@ -150,10 +150,17 @@ pub(super) fn add(state: &State, member: &str) -> Judged {
 /// Why this peer has no place here (any more), if so.
 pub(super) fn refusal(state: &State, name: &str, id: u64, in_raft: impl Fn(u64) -> bool) -> Option<String> {
     let name = MemberName::from(name);
-    let old = *state.removed.get(&name)?;
+    let Some(old) = state.removed.get(&name).copied() else {
+        let is_over = state.is_retired(id) && !in_raft(id);
+        return is_over.then(|| {
+            format!(
+                "{name} was taken out of the cluster, and let in since: start it again, and it joins anew"
+            )
+        });
+    };
     let leaving = state.member(&name).is_some() || in_raft(old);
     // Under another id it was let in since; this node has yet to hear of that.
-    let is_it = id == 0 || id == old;
+    let is_it = id == 0 || id == old || state.is_retired(id);
     (is_it && !leaving).then(|| {
         format!(
             "{name} was taken out of the cluster; `matriarch member add {name}`, asked of one of its members, lets it \
@@ -171,25 +178,26 @@ pub async fn see_off(group: Group, state: watch::Receiver<Arc<State>>) {
             continue;
         }
         let state = state.borrow().clone();
-        let gone = state
-            .removed
-            .iter()
-            .filter(|(name, _)| state.member(name).is_none());
-        let here: Vec<u64> = group.members().iter().map(|peer| peer.id).collect();
-        let Some((name, id)) = gone.into_iter().find(|(_, id)| here.contains(id)) else {
+        let Some(gone) = (group.members().into_iter()).find(|peer| state.is_retired(peer.id)) else {
             continue;
         };
-        let done = if *id == status.id {
+        let id = gone.id;
+        let name = if gone.name.is_empty() {
+            &gone.addr
+        } else {
+            &gone.name
+        };
+        let done = if id == status.id {
             let level = status.peers_level.iter().find(|(_, level)| *level);
             match level {
                 Some((heir, _)) => group.hand_over(*heir).await,
                 None => continue,
             }
         } else {
-            group.remove(*id).await
+            group.remove(id).await
         };
         match done {
-            Ok(()) if *id != status.id => tracing::info!("{name} is no member of the Raft group any more"),
+            Ok(()) if id != status.id => tracing::info!("{name} is no member of the Raft group any more"),
             Ok(()) => tracing::info!("handed Raft's lead over to leave the group"),
             Err(why) => tracing::warn!("{name} cannot leave the Raft group yet: {why}"),
         }
@@ -267,5 +275,17 @@ mod tests {
         assert_eq!(refusal(&state, "c", 9, |_| false), None, "it was let in since");
         assert!(answer(add(&state, "c")).2);
         assert_eq!(answer(add(&state, "d")).0, 200);
+    }
+
+    #[test]
+    fn whoever_was_away_while_it_was_taken_out_and_let_in_has_to_begin_anew() {
+        let mut state = state();
+        state.retired.insert(3);
+        assert_eq!(refusal(&state, "c", 3, |_| false), None, "it is leaving");
+        state.members.remove(&MemberName::from("c"));
+        assert_eq!(refusal(&state, "c", 3, |_| true), None, "it still has its vote");
+        assert!(refusal(&state, "c", 3, |_| false).is_some_and(|why| why.contains("let in since")));
+        assert_eq!(refusal(&state, "c", 0, |_| false), None, "it asks to join");
+        assert_eq!(refusal(&state, "c", 9, |_| false), None, "it has joined");
     }
 }

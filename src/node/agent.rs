@@ -160,6 +160,8 @@ pub struct Agent {
     pub(super) fitness: Fitness,
     pub(super) caught_up: bool,
     pub(super) leaving: bool,
+    /// The group's word that it has no place for this node.
+    pub(super) expelled: Option<String>,
     pub(super) duty: Duty,
     pub(super) postmaster: watch::Sender<Option<i32>>,
     /// The postmaster that is being stopped past its guard, and since when.
@@ -233,6 +235,7 @@ impl Agent {
             failed_copies: 0,
             caught_up: false,
             leaving: false,
+            expelled: None,
             duty: Duty::Rest("starting".to_owned()),
             postmaster,
             bypass: None,
@@ -356,7 +359,11 @@ impl Agent {
         if self.guard_beats(now) {
             self.parts.tenancy.passed(now);
         }
-        if let Some(why) = self.parts.group.status().borrow().fatal.clone() {
+        let status = self.parts.group.status().borrow().clone();
+        self.expelled = status.expelled;
+        if let Some(why) = status.fatal
+            && !self.is_withdrawing()
+        {
             return Err(AgentError::Raft(why));
         }
         self.postmaster
@@ -530,6 +537,9 @@ impl Agent {
             leaving: self.leaving,
             hands_off: self.hands_off(state),
         };
+        if let Some(owed) = (self.expelled.as_ref()).and_then(|why| duty::out_of_place(&local, why)) {
+            return owed;
+        }
         if !self.caught_up {
             // Without the group's word only the lease counts: an adopted primary may run on until it ends.
             let over = self.running.is_some() && now >= crate::decide::lease::stop_at(lease_until);

@@ -26,7 +26,9 @@ use tokio::task::JoinHandle;
 /// So many ends of PostgreSQL by itself within [`WINDOW_MS`] are no accident.
 const ENDS: usize = 3;
 const WINDOW_MS: u64 = 60_000;
-/// A node with so many ends is not promoted, and starts nothing, for this long after the last one.
+/// A node with so many ends is not promoted, and starts nothing, for this long after the last one; twice as long after each
+/// further one, up to the longest: what ends it may pass, and it may be the only one that has everything.
+const FIRST_MS: u64 = 5_000;
 const SPARED_MS: u64 = 20_000;
 /// Others that may be elected without the one that hung are elected within this; if nobody was, it is needed.
 const ELECTED_MS: u64 = 3_000;
@@ -168,7 +170,9 @@ impl Fitness {
             return Some(why.clone());
         }
         let last = self.ends.back()?;
-        (self.ends.len() >= ENDS && now.since(*last) < SPARED_MS).then(|| {
+        let further = self.ends.len().checked_sub(ENDS)?;
+        let spared_ms = (FIRST_MS << further.min(10)).min(SPARED_MS);
+        (now.since(*last) < spared_ms).then(|| {
             format!(
                 "its PostgreSQL has ended by itself {} times within a minute, at last it {}",
                 self.ends.len(),
@@ -270,16 +274,24 @@ mod tests {
             "its PostgreSQL has ended by itself 3 times within a minute, at last it was killed by signal 6"
         );
         assert_eq!(
-            fitness.unfit(at(2_000 + SPARED_MS + 100), false),
+            fitness.unfit(at(2_000 + FIRST_MS + 100), false),
             None,
             "it is tried again"
         );
-        run_once(&mut fitness, 4, false, 40_000);
-        assert!(
-            fitness.unfit(at(40_100), false).is_some(),
-            "and spared again at once"
-        );
-        run_once(&mut fitness, 5, false, 150_000);
+        for (pid, ms, spared_ms) in [
+            (4, 40_000, 2 * FIRST_MS),
+            (5, 50_000, SPARED_MS),
+            (6, 51_000, SPARED_MS),
+        ] {
+            run_once(&mut fitness, pid, false, ms);
+            // `run_once` ends it a moment later.
+            assert!(
+                fitness.unfit(at(ms + spared_ms - 1), false).is_some(),
+                "and spared longer"
+            );
+            assert_eq!(fitness.unfit(at(ms + spared_ms + 100), false), None);
+        }
+        run_once(&mut fitness, 7, false, 150_000);
         assert_eq!(fitness.unfit(at(150_100), false), None, "old ends are forgotten");
     }
 

@@ -29,6 +29,15 @@ impl Agent {
         self.retry_at.get(what).is_none_or(|at| now >= *at)
     }
 
+    /// Whether a daemon whose group has no place for it still has its standby to stop before it ends.
+    pub(super) fn is_withdrawing(&self) -> bool {
+        let is_primary = self.running.is_some() || self.process() == Process::Up(Some(Role::Primary));
+        let is_over = self.process() == Process::Down && self.job.is_none();
+        self.expelled.is_some()
+            && self.parts.hands.is_some()
+            && !(is_primary || is_over || self.hosts_guest())
+    }
+
     /// Starts at most one job towards the duty; a job of another purpose is dropped first where it may be.
     pub(super) fn step(&mut self, state: &Arc<State>, now: Moment) -> Result<(), AgentError> {
         let Some(hands) = self.hands() else { return Ok(()) };
@@ -75,6 +84,12 @@ impl Agent {
             }
             Duty::Yield(epoch) => {
                 self.hand_over(hands, epoch, state, now);
+                Ok(())
+            }
+            Duty::Withdraw(why) => {
+                tracing::warn!("stopping the standby: {why}");
+                self.trouble = Some(format!("was stopped: {why}"));
+                self.stop_first(&hands);
                 Ok(())
             }
             Duty::Promise(epoch) => self.keep_promise(hands, epoch, state, now),

@@ -83,8 +83,8 @@ fn judge(arguments: &Arguments) -> Result<bool, String> {
         ..Options::default()
     };
     // The thread is moved among the clients here; the runtime it makes lives there.
-    let with_clocks = kinds.contains(&Fault::ClockJump);
-    let mut arena = Arena::enter(options, with_clocks)?;
+    let wanted: Vec<_> = kinds.iter().filter_map(|fault| fault.needs()).collect();
+    let mut arena = Arena::enter(options, &wanted)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,7 +1,9 @@
 //! A herd in a network of its own, each node on a disk and in a control group of its own.
 
 use crate::chaos::disk::{self, Disk};
+use crate::chaos::failing_syncs::FailingSyncs;
 use crate::chaos::freezer::Freezer;
+use crate::chaos::hurt_members::{self, Outcast};
 use crate::chaos::netns::Netns;
 use crate::chaos::network::{self, CLIENTS, NETWORK, Network};
 use crate::herd::Herd;
@@ -33,6 +35,8 @@ pub enum Tool {
     Disk,
     /// libfaketime.
     Faketime,
+    /// A C compiler, for a library that is loaded before libc.
+    Preload,
 }
 
 /// The arena. Dropping it ends and removes everything.
@@ -47,8 +51,11 @@ pub struct Arena {
     pub held: [bool; NODES],
     /// Daemons that ended by themselves: when, which, how.
     pub gave_up: Vec<(u64, usize, String)>,
+    /// Members that were taken out and are to come back.
+    pub outcasts: Vec<Outcast>,
     /// Numbers the cuts.
     pub cuts: u32,
+    syncs: Vec<Option<Arc<FailingSyncs>>>,
     disks: Vec<Option<Weak<Disk>>>,
     freezers: Vec<Option<Arc<Freezer>>>,
 }
@@ -58,6 +65,7 @@ struct Place {
     netns: Arc<Netns>,
     freezer: Option<Arc<Freezer>>,
     clock: Option<String>,
+    syncs: Option<Arc<FailingSyncs>>,
     _disk: Option<Arc<Disk>>,
 }
 
@@ -74,13 +82,21 @@ impl Home for Place {
     }
 
     fn spawn(&self, mut command: Command) -> std::io::Result<Child> {
+        let mut preload = Vec::new();
+        if let Some(syncs) = &self.syncs {
+            preload.push(syncs.library().display().to_string());
+            command.env("EIO_DIR", syncs.marks());
+        }
         if let Some(clock) = &self.clock {
+            preload.push(FAKETIME.to_owned());
             command
-                .env("LD_PRELOAD", FAKETIME)
                 .env("FAKETIME_TIMESTAMP_FILE", clock)
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
                 .env("DONT_FAKE_MONOTONIC", "1");
+        }
+        if !preload.is_empty() {
+            command.env("LD_PRELOAD", preload.join(":"));
         }
         self.netns.spawn(command)
     }
@@ -91,7 +107,9 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 impl Arena {
     /// Builds it and moves the calling thread among the clients: a runtime made by this thread afterwards lives there.
     /// The error says what this machine lacks; then everything is as before, but for the thread.
-    pub fn enter(options: Options, with_clocks: bool) -> Result<Self, String> {
+    ///
+    /// `wanted`: what is loaded into every process is so only where a fault needs it.
+    pub fn enter(options: Options, wanted: &[Tool]) -> Result<Self, String> {
         if !Uid::effective().is_root() {
             return Err("needs root".into());
         }
@@ -106,12 +124,12 @@ impl Arena {
         }
         if !std::path::Path::new(FAKETIME).exists() {
             missing.insert(Tool::Faketime, "libfaketime is not installed".into());
-        } else if !with_clocks {
+        } else if !wanted.contains(&Tool::Faketime) {
             missing.insert(Tool::Faketime, "wall clocks were not asked for".into());
         }
         let has_clocks = !missing.contains_key(&Tool::Faketime);
         let missing = RefCell::new(missing);
-        let (mut disks, mut freezers) = (Vec::new(), Vec::new());
+        let (mut disks, mut freezers, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
         let ips: Vec<_> = (0..NODES).map(network::ip).collect();
         let options = Options {
             network: NETWORK,
@@ -135,6 +153,9 @@ impl Arena {
                 .map_err(|why| note(Tool::Freezer, why))
                 .ok()
                 .map(Arc::new);
+            let failing = wanted.contains(&Tool::Preload).then(|| failing_syncs(dir));
+            let failing = failing.and_then(|made| made.map_err(|why| note(Tool::Preload, why)).ok());
+            syncs.push(failing.clone());
             disks.push(disk.as_ref().map(Arc::downgrade));
             freezers.push(freezer.clone());
             let clock = has_clocks.then(|| {
@@ -146,6 +167,7 @@ impl Arena {
                 netns: network.node(i),
                 freezer,
                 clock,
+                syncs: failing,
                 _disk: disk,
             }))
         });
@@ -155,7 +177,9 @@ impl Arena {
             missing: missing.into_inner(),
             held: [false; NODES],
             gave_up: Vec::new(),
+            outcasts: Vec::new(),
             cuts: 0,
+            syncs,
             disks,
             freezers,
         };
@@ -198,6 +222,13 @@ impl Arena {
             .ok_or_else(|| "no control group of its own".into())
     }
 
+    /// What makes a node's syncs fail.
+    pub fn syncs(&self, node: usize) -> Result<Arc<FailingSyncs>, String> {
+        self.syncs[node]
+            .clone()
+            .ok_or_else(|| "no library was built".into())
+    }
+
     /// Has a node's wall clock differ from this machine's by so many seconds.
     pub fn set_clock(&self, node: usize, offset_s: i64) -> Result<(), String> {
         let path = self.herd.nodes[node].dir.with_extension("clock");
@@ -218,12 +249,21 @@ impl Arena {
         }
     }
 
-    /// Waits until there is one primary and everybody streams; how long that took, in seconds.
+    /// How many voters the primary knows of.
+    async fn votes(&self) -> Option<usize> {
+        let primary = self.herd.primary().await?;
+        let document = self.herd.nodes[primary].get_json("/members").await?;
+        let votes = |member: &&serde_json::Value| matches!(member["vote"].as_str(), Some("voter" | "leader"));
+        Some(document["members"].as_array()?.iter().filter(votes).count())
+    }
+
+    /// Waits until there is one primary, everybody streams and votes; how long that took, in seconds.
     pub async fn await_health(&mut self, deadline_s: u64) -> Result<f64, String> {
         let begun = boot_ns();
         loop {
             self.supervise();
-            if self.herd.is_whole().await {
+            hurt_members::let_in(self).await;
+            if self.outcasts.is_empty() && self.herd.is_whole().await && self.votes().await == Some(NODES) {
                 return Ok(seconds(boot_ns() - begun));
             }
             if boot_ns() - begun > deadline_s * 1_000_000_000 {
@@ -232,6 +272,13 @@ impl Arena {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Beside the node's directory, which is its disk.
+fn failing_syncs(dir: &std::path::Path) -> Result<Arc<FailingSyncs>, String> {
+    let home = dir.parent().ok_or("a directory without a parent")?;
+    let library = FailingSyncs::build(home)?;
+    FailingSyncs::new(library, dir.with_extension("eio")).map(Arc::new)
 }
 
 /// Nanoseconds as seconds, for people.
@@ -244,7 +291,7 @@ pub fn seconds(ns: u64) -> f64 {
 /// lacks for it is said, and the test is skipped.
 pub fn in_arena(options: Options, name: &str, tool: Option<Tool>, work: impl AsyncFnOnce(&mut Arena) + Send) {
     let body = || {
-        let mut arena = match Arena::enter(options, false) {
+        let mut arena = match Arena::enter(options, &[]) {
             Ok(arena) => arena,
             Err(why) => {
                 eprintln!("skipped: {name}: {why}");

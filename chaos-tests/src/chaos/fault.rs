@@ -1,7 +1,8 @@
 //! The faults by name, what each needs, and what is left to undo after one.
 
 use crate::chaos::arena::{Arena, Tool};
-use crate::chaos::{hurt_disk, hurt_moment, hurt_network, hurt_process};
+use crate::chaos::hurt_members::{self, Outcast};
+use crate::chaos::{hurt_disk, hurt_moment, hurt_network, hurt_process, hurt_sync};
 use matriarch::clock::boot_ns;
 
 macro_rules! faults {
@@ -105,6 +106,12 @@ faults! {
     Switchover = "switchover",
     /// An operator moves the primary, and the node that it is moved to dies meanwhile.
     KillInSwitchover = "kill-in-switchover",
+    /// A standby is taken out while a node dies, and let in again while a node dies.
+    KillInMembership = "kill-in-membership",
+    /// Every sync of a node's PostgreSQL fails.
+    SyncPostgres = "sync-postgres",
+    /// Every sync of a node's daemon fails.
+    SyncDaemon = "sync-daemon",
     /// A node's wall clock jumps by hours.
     ClockJump = "clock-jump",
 }
@@ -135,6 +142,7 @@ impl Fault {
                 Some(Tool::Disk)
             }
             Self::ClockJump => Some(Tool::Faketime),
+            Self::SyncPostgres | Self::SyncDaemon => Some(Tool::Preload),
             _ => None,
         }
     }
@@ -175,6 +183,8 @@ impl Fault {
             | Self::RaftLost
             | Self::RaftTruncated
             | Self::RaftFlipped => hurt_disk::inject(self, arena, pick).await,
+            Self::SyncPostgres | Self::SyncDaemon => hurt_sync::inject(self, arena, pick).await,
+            Self::KillInMembership => hurt_members::inject(arena, pick).await,
             Self::RollingRestart
             | Self::RollingStop
             | Self::KillInPromote
@@ -206,6 +216,10 @@ pub enum Remedy {
     Repair(usize),
     /// Set the node's wall clock right.
     SetClock(usize),
+    /// Let a member in again that was taken out, as soon as the cluster can decide, and start it.
+    LetIn(Outcast),
+    /// The syncs of this program of the node are syncs again.
+    Sync(usize, &'static str),
 }
 
 /// A fault that has happened.
@@ -265,6 +279,17 @@ impl Hurt {
                 }
                 Remedy::Repair(node) => said.extend(hurt_disk::repair(arena, *node).err()),
                 Remedy::StartDamaged(node) => said.push(hurt_disk::start_damaged(arena, *node).await),
+                Remedy::LetIn(outcast) => arena.outcasts.push(*outcast),
+                Remedy::Sync(node, program) => {
+                    arena
+                        .syncs(*node)
+                        .map_or_else(|why| said.push(why), |syncs| syncs.end(program));
+                    // Only the daemon's fault held it down.
+                    if *program == "matriarch" {
+                        arena.held[*node] = false;
+                    }
+                    arena.supervise();
+                }
                 Remedy::SetClock(node) => said.extend(arena.set_clock(*node, 0).err()),
             }
         }

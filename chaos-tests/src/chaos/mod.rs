@@ -21,13 +21,16 @@
 pub mod arena;
 pub mod dice;
 pub mod disk;
+pub mod failing_syncs;
 pub mod fault;
 pub mod freezer;
 pub mod history;
 mod hurt_disk;
+pub mod hurt_members;
 mod hurt_moment;
 mod hurt_network;
 mod hurt_process;
+mod hurt_sync;
 pub mod load;
 mod load_bank;
 mod load_cancel;

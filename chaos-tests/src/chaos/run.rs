@@ -2,6 +2,7 @@
 
 use crate::chaos::arena::{Arena, NODES, seconds};
 use crate::chaos::fault::{Fault, Hurt};
+use crate::chaos::hurt_members;
 use crate::chaos::load::Load;
 use crate::chaos::schedule::{self, Entry};
 use crate::chaos::truth;
@@ -226,6 +227,9 @@ impl Stage<'_> {
         while !ends_early() {
             let now_ms = (boot_ns() - self.begun) / 1_000_000;
             self.arena.supervise();
+            for said in hurt_members::let_in(self.arena).await {
+                self.tell(&said);
+            }
             if let Some(due) = self.active.iter().position(|(until, _)| *until <= now_ms) {
                 let (_, hurt) = self.active.remove(due);
                 self.heal(hurt).await;

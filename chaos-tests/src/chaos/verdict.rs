@@ -106,7 +106,7 @@ impl Verdict {
         }
     }
 
-    /// A daemon ends by itself only where a fault took its disk or its store. `over` is when the last one was undone.
+    /// A daemon ends by itself only where a fault took its disk, its store or its membership. `over` is when the last one was undone.
     pub fn gave_up(&mut self, ends: &[(u64, usize, String)], faults: &[Healed], over: u64) {
         for (at, node, why) in ends {
             let is_excused = faults.iter().any(|healed| {
@@ -119,11 +119,15 @@ impl Verdict {
                         | Fault::PowerAll
                         | Fault::RaftTruncated
                         | Fault::RaftFlipped
+                        | Fault::SyncDaemon
                 );
-                takes_disk
-                    && healed.hurt.nodes.contains(node)
-                    && *at + 1_000_000_000 >= healed.hurt.since
-                    && *at <= healed.over.min(over) + 5_000_000_000
+                let is_out = healed.hurt.fault == Fault::KillInMembership
+                    && why.contains("was taken out of the cluster");
+                is_out && healed.hurt.nodes.contains(node)
+                    || takes_disk
+                        && healed.hurt.nodes.contains(node)
+                        && *at + 1_000_000_000 >= healed.hurt.since
+                        && *at <= healed.over.min(over) + 5_000_000_000
             });
             let text = format!("the daemon of node{} ended by itself: {why}", node + 1);
             if is_excused {

@@ -17,6 +17,7 @@ mod half_done;
 mod hang;
 mod haproxy;
 mod last_word;
+mod members;
 mod operator;
 mod pause;
 mod primary_dies;
