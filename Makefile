@@ -18,12 +18,14 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # Gaps, losses and floors as a Markdown table. TRIALS=20 for more trials, MODE=off for asynchronous replication.
+# PEERS=1: Patroni with etcd and HAProxy beside Matriarch, in one table; fetches their packages; TRIALS=2 takes 8 minutes.
 TRIALS ?= 10
 MODE ?= quorum
 bench: prepare
+	$(if $(PEERS),@.ci/prepare chaos)
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
-	target/release/bench --trials $(TRIALS) --mode $(MODE)
+	target/release/bench --trials $(TRIALS) --mode $(MODE) $(if $(PEERS),--peers)
 
 # What an idle cluster costs: memory, processor time, log entries.
 bench-idle: prepare

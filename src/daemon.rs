@@ -25,6 +25,7 @@ use crate::node::machine::Replica;
 use crate::node::reporter::{Reporter, Word};
 use crate::node::tenancy::Tenancy;
 use crate::node::{Agent, AgentError, AgentParts, Hands};
+use crate::notify;
 use crate::postgres::PostgresError;
 use crate::systemd;
 use crate::vip;
@@ -290,11 +291,17 @@ async fn live(
         tenancy: tenancy.clone(),
         word: Arc::new(word),
     };
-    let (drop_address, address_dropped) = watch::channel(false);
+    let (shut, is_shut) = watch::channel(false);
     let address = config
         .vip
         .clone()
-        .map(|vip| tokio::spawn(vip::keep(vip, facts.subscribe(), address_dropped)));
+        .map(|vip| tokio::spawn(vip::keep(vip, facts.subscribe(), is_shut.clone())));
+    let told = notify::start(
+        &config.notify,
+        &config.raft.data_dir,
+        &facts.subscribe(),
+        &is_shut,
+    );
     let me = config.name.clone();
     let charge = match hands.as_ref().zip(std::env::current_exe().ok()) {
         Some((hands, exe)) => Some(Charge {
@@ -347,9 +354,9 @@ async fn live(
     let outcome = agent.run(postmaster, stopped).await;
     systemd::stopping();
     signals.abort();
-    let _ = drop_address.send(true);
-    if let Some(address) = address {
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, address).await;
+    let _ = shut.send(true);
+    for task in address.into_iter().chain(told) {
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, task).await;
     }
     leave_lead(&group).await;
     for task in tasks {

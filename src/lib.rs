@@ -12,6 +12,7 @@ pub mod guard;
 pub mod journal;
 pub mod lead;
 pub mod node;
+pub mod notify;
 pub mod postgres;
 mod private_key;
 pub mod sys;

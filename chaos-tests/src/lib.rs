@@ -35,6 +35,7 @@
 
 pub mod addresses;
 pub mod chaos;
+pub mod companions;
 pub mod disk;
 pub mod freezer;
 pub mod herd;

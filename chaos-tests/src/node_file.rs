@@ -31,6 +31,8 @@ pub struct Options {
     pub trusted: Option<&'static str>,
     /// More server parameters, a line each.
     pub parameters: Vec<&'static str>,
+    /// Words before the daemon's command line, such as `setpriv`; in an arena.
+    pub prefix: Vec<&'static str>,
     /// PostgreSQL listens on every address of its node, not on the node's own alone.
     pub everywhere: bool,
 }
@@ -48,6 +50,7 @@ impl Default for Options {
             network: "127.0.0.0/8",
             trusted: None,
             parameters: Vec::new(),
+            prefix: Vec::new(),
             everywhere: false,
         }
     }

@@ -85,14 +85,21 @@ impl Writer {
     /// Starts writing, at full speed, wherever writes are accepted.
     pub fn start(herd: &Herd) -> Self {
         Self {
-            running: Running::start(0, hosts(herd, |_| true), Duration::ZERO),
+            running: Running::start(0, hosts(herd, |_| true), false, Duration::ZERO),
+        }
+    }
+
+    /// Starts writing through whatever stands in front of the nodes.
+    pub fn start_through(config: Config) -> Self {
+        Self {
+            running: Running::start(0, vec![(0, config)], false, Duration::ZERO),
         }
     }
 
     /// Starts writing with a pause after each acknowledged row.
     pub fn start_paced(herd: &Herd, pace: Duration) -> Self {
         Self {
-            running: Running::start(0, hosts(herd, |_| true), pace),
+            running: Running::start(0, hosts(herd, |_| true), false, pace),
         }
     }
 
@@ -140,7 +147,7 @@ impl Pinned {
             .map(|node| {
                 let writer = 1 + i32::try_from(node).unwrap();
                 Self {
-                    running: Running::start(writer, hosts(herd, |i| i == node), PINNED_PACE),
+                    running: Running::start(writer, hosts(herd, |i| i == node), true, PINNED_PACE),
                 }
             })
             .collect()
@@ -182,13 +189,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(writer: i32, hosts: Vec<(usize, Config)>, pace: Duration) -> Self {
+    fn start(writer: i32, hosts: Vec<(usize, Config)>, is_pinned: bool, pace: Duration) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             writes: Mutex::new(Vec::new()),
         });
-        let task = tokio::spawn(write_on(writer, hosts, pace, Arc::clone(&shared)));
+        let task = tokio::spawn(write_on(writer, hosts, is_pinned, pace, Arc::clone(&shared)));
         Self { shared, task }
     }
 
@@ -203,9 +210,14 @@ impl Running {
     }
 }
 
-/// One client's life. A client with one host is pinned: it stays connected to a server that refuses.
-async fn write_on(writer: i32, hosts: Vec<(usize, Config)>, pace: Duration, shared: Arc<Shared>) {
-    let is_pinned = hosts.len() == 1;
+/// One client's life. A pinned one stays connected to a server that refuses.
+async fn write_on(
+    writer: i32,
+    hosts: Vec<(usize, Config)>,
+    is_pinned: bool,
+    pace: Duration,
+    shared: Arc<Shared>,
+) {
     let mut seq = 0;
     while !shared.stop.load(Ordering::SeqCst) {
         let Some(session) = Session::open(&hosts, is_pinned).await else {

@@ -10,29 +10,32 @@
 use matriarch_chaos::Options;
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::chaos::arena::{Arena, in_arena};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 use tokio_postgres::NoTls;
 
 const ADDRESS: &str = "10.77.0.200";
+const ADDRESS_V6: &str = "fd77::200";
 /// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
 const FAILOVER_S: u64 = 23;
 const RETURN_S: u64 = 30;
 
-fn options() -> Options {
+fn options(address: &str) -> Options {
     Options {
-        sections: format!("vip:\n  address: {ADDRESS}/24\n  interface: eth0\n"),
+        sections: format!("vip:\n  address: {address}\n  interface: eth0\n"),
         everywhere: true,
         ..Options::default()
     }
 }
 
 /// Whether a node's machine has the address.
-fn has(arena: &Arena, node: usize) -> bool {
+fn has(arena: &Arena, node: usize, address: &str) -> bool {
     let listed = arena
         .network
         .node(node)
         .run("ip", &["-o", "addr", "show", "dev", "eth0"]);
-    listed.unwrap().contains(&format!(" {ADDRESS}/"))
+    listed.unwrap().contains(&format!(" {address}/"))
 }
 
 fn hardware(arena: &Arena, node: usize) -> String {
@@ -46,9 +49,9 @@ fn hardware(arena: &Arena, node: usize) -> String {
 }
 
 /// Where the clients' machine believes the address to be.
-fn neighbour() -> String {
+fn neighbour(address: &str) -> String {
     let output = Command::new("ip")
-        .args(["neigh", "show", ADDRESS])
+        .args(["neigh", "show", address])
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -69,7 +72,7 @@ async fn found(arena: &Arena) -> Option<String> {
         .user(direct.get_user()?)
         .password(direct.get_password()?)
         .dbname("postgres")
-        .connect_timeout(std::time::Duration::from_secs(1));
+        .connect_timeout(Duration::from_secs(1));
     let (client, connection) = through.connect(NoTls).await.ok()?;
     tokio::spawn(connection);
     let row = client
@@ -88,7 +91,8 @@ async fn await_at(arena: &Arena, node: usize) {
     arena
         .herd
         .until("the address is at the primary alone", FAILOVER_S, async || {
-            (0..3).all(|i| has(arena, i) == (i == node)) && found(arena).await.as_deref() == Some(&data)
+            (0..3).all(|i| has(arena, i, ADDRESS) == (i == node))
+                && found(arena).await.as_deref() == Some(&data)
         })
         .await;
     let hardware = hardware(arena, node);
@@ -97,7 +101,7 @@ async fn await_at(arena: &Arena, node: usize) {
         .until(
             "the neighbours know where the address is",
             FAILOVER_S,
-            async || neighbour() == hardware,
+            async || neighbour(ADDRESS) == hardware,
         )
         .await;
 }
@@ -105,7 +109,7 @@ async fn await_at(arena: &Arena, node: usize) {
 #[test]
 fn the_address_is_where_the_primary_is() {
     in_arena(
-        options(),
+        options(&format!("{ADDRESS}/24")),
         "the address is where the primary is",
         None,
         async |arena| {
@@ -121,7 +125,7 @@ fn the_address_is_where_the_primary_is() {
             await_at(arena, second).await;
             // The daemon is killed and comes back within its lease: the address and its sessions stay.
             arena.herd.nodes[second].kill_daemon();
-            assert!(has(arena, second));
+            assert!(has(arena, second, ADDRESS));
             arena.herd.nodes[second].start();
             arena.herd.await_whole(RETURN_S).await;
             let third = arena.herd.await_primary(FAILOVER_S, |_| true).await;
@@ -129,11 +133,84 @@ fn the_address_is_where_the_primary_is() {
             // Everything of the node is killed and nobody is left to remove the address: who comes back does.
             arena.herd.nodes[third].kill_whole();
             arena.herd.await_primary(FAILOVER_S, |node| node != third).await;
-            assert!(has(arena, third), "who removed it?");
+            assert!(has(arena, third, ADDRESS), "who removed it?");
             arena.herd.nodes[third].start();
             arena.herd.await_whole(RETURN_S).await;
             let last = arena.herd.await_primary(FAILOVER_S, |_| true).await;
             await_at(arena, last).await;
         },
     );
+}
+
+/// A client that knows where the address is says nothing any more, and is told that it is elsewhere.
+async fn moves_by_word_alone(arena: &mut Arena, address: &str) {
+    arena.grow().await.unwrap();
+    let first = arena.herd.await_primary(FAILOVER_S, |_| true).await;
+    let knows = async |arena: &Arena, node: usize, asks: bool| {
+        let hardware = hardware(arena, node);
+        let known = async || {
+            if asks {
+                // Refused or not: the kernel has to know the neighbour to be told.
+                let to = SocketAddr::new(address.parse().unwrap(), POSTGRES_PORT);
+                let _ = TcpStream::connect_timeout(&to, Duration::from_secs(1));
+            }
+            has(arena, node, address) && neighbour(address) == hardware
+        };
+        let what = "the client knows the primary's machine";
+        arena.herd.until(what, FAILOVER_S, known).await;
+    };
+    knows(arena, first, true).await;
+    arena.herd.nodes[first].kill_whole();
+    // As long as nobody is there to do it, the machine that was left behind keeps the address: an operator removes it.
+    arena
+        .network
+        .node(first)
+        .run("ip", &["link", "set", "eth0", "down"])
+        .unwrap();
+    let second = arena.herd.await_primary(FAILOVER_S, |node| node != first).await;
+    knows(arena, second, false).await;
+}
+
+#[test]
+fn an_ipv6_address_is_advertised() {
+    let options = options(&format!("{ADDRESS_V6}/64"));
+    in_arena(options, "an IPv6 address is advertised", None, async |arena| {
+        let added = Command::new("ip")
+            .args(["addr", "add", "fd77::100/64", "dev", "eth0", "nodad"])
+            .status();
+        assert!(added.unwrap().success());
+        moves_by_word_alone(arena, ADDRESS_V6).await;
+    });
+}
+
+/// The daemon runs as the user postgres and may do nothing but change addresses.
+#[test]
+fn the_right_to_administer_the_network_is_enough() {
+    let options = Options {
+        prefix: vec![
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--init-groups",
+            "--bounding-set=-all,+net_admin",
+            "--inh-caps=-all,+net_admin",
+            "--ambient-caps=-all,+net_admin",
+        ],
+        ..options(&format!("{ADDRESS}/24"))
+    };
+    in_arena(options, "CAP_NET_ADMIN is enough", None, async |arena| {
+        moves_by_word_alone(arena, ADDRESS).await;
+        let pid = arena
+            .herd
+            .nodes
+            .iter()
+            .find(|node| node.has_daemon())
+            .unwrap()
+            .daemon_pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let net_admin = 1_u64 << 12;
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = u64::from_str_radix(effective.unwrap().trim(), 16).unwrap();
+        assert_eq!(effective, net_admin, "{status}");
+    });
 }

@@ -240,6 +240,7 @@ fn report(node: usize) -> Report {
         synced: None,
         primary_answers: None,
         rearmed: None,
+        serves: node == 0,
     }
 }
 

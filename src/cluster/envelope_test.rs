@@ -320,6 +320,7 @@ fn report(tenure: Tenure) -> Report {
         rearmed: Some(Revision(9)),
         again: Some(Epoch(8)),
         scheduled_restart: Some(r#"{"schedule":"2099-01-01T00:00:00+00:00"}"#.to_owned()),
+        serves: true,
     }
 }
 

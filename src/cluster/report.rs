@@ -250,6 +250,8 @@ pub struct Report {
     pub again: Option<Epoch>,
     /// A restart that waits for its time, as it was asked for: JSON text.
     pub scheduled_restart: Option<String>,
+    /// Clients may be sent here to write, in the epoch of its tenure, as far as its lease lasts.
+    pub serves: bool,
 }
 
 impl Report {
@@ -271,6 +273,7 @@ impl Report {
             rearmed: None,
             again: None,
             scheduled_restart: None,
+            serves: false,
         }
     }
 

@@ -186,7 +186,15 @@ pub(crate) const KEYS: &[Key] = &[
     // ---- vip
     used("vip.address", Text, Required("10.0.0.100/24"), "The virtual address, with the length of its network's prefix. Without this section there is none."),
     used("vip.interface", Text, Required("eth0"), "The network interface that carries it."),
-    used("vip.role", Choice(&["primary"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced."),
+    used("vip.role", Choice(&["primary", "proxy"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced."),
+    // ---- notify
+    used("notify.haproxy.socket", List, Optional("/run/haproxy/admin.sock"), "HAProxy's runtime socket (`stats socket ... level admin`), a path or host:port, or a list of them: servers are marked up and down there as the primary changes. Without it HAProxy finds out by its checks."),
+    used("notify.haproxy.backend", Text, Optional("primary"), "The backend or listen section whose servers carry the members' names. Default: primary."),
+    used("notify.pgbouncer.address", List, Optional("127.0.0.1:6432"), "Where pgBouncer listens, or the directory of its unix socket, or a list of them: it is paused during a switchover and resumed after it."),
+    used("notify.pgbouncer.username", Text, Optional("pgbouncer"), "One of its admin_users. Default: pgbouncer."),
+    used("notify.pgbouncer.password", Secret, Optional("console-secret"), "The password of that user."),
+    used("notify.pgbouncer.databases", List, Optional("[app]"), "The databases that are paused. Default: all."),
+    used("notify.pgbouncer.hosts_file", Path, Optional("/etc/pgbouncer/primary.ini"), "A file for `%include` in pgbouncer.ini: written with the primary's host for these databases, and reloaded. Absent, pgBouncer's hosts are left alone."),
     // ---- raft
     used("raft.self_addr", Address, Required("10.0.0.11:2222"), "This node's peer address, as its partners reach it. Without it the node takes part without a vote, and listens for no peers."),
     used("raft.bind_addr", Address, Optional("0.0.0.0:2222"), "Where the peer port listens when that is not self_addr."),

@@ -39,6 +39,7 @@ mod log_format;
 mod migration;
 mod model;
 mod node_file;
+mod notify;
 mod operator;
 mod postgresql;
 mod problem;
@@ -70,6 +71,7 @@ pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
     PostgresConfig, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,
 };
+pub use notify::{Haproxy, Notify, Pgbouncer, Reach};
 pub use operator::{Operator, operator};
 pub use problem::Problem;
 pub use relations::{check_ttl, notes, ttl_floor_ms};

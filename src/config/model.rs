@@ -2,6 +2,7 @@
 
 use super::allowed::Allowed;
 use super::log_format::{LogField, LogFormat};
+use super::notify::Notify;
 use super::secret::Secret;
 use crate::cluster::{Endpoint, MemberName, Settings, Tags};
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct Config {
     pub watchdog: Watchdog,
     /// The virtual address, if there is one.
     pub vip: Option<Vip>,
+    /// Who else hears of a change of primary at once.
+    pub notify: Notify,
     /// Logging.
     pub log: Log,
     /// How the command line and other nodes call the REST door.

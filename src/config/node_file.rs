@@ -43,6 +43,7 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
         tags: tags(reader),
         watchdog: watchdog(reader),
         vip: vip(reader),
+        notify: super::notify::read(reader),
         log: super::log::read(reader),
         ctl: ctl(reader),
         name: MemberName(name),
@@ -301,7 +302,11 @@ fn watchdog(reader: &mut Reader) -> Watchdog {
 
 fn vip(reader: &mut Reader) -> Option<Vip> {
     reader.has("vip").then_some(())?;
-    reader.choice("vip.role");
+    if reader.choice("vip.role") == Some("proxy") {
+        let message =
+            "the address cannot follow the proxy, which is not built yet; write primary, or remove the key";
+        reader.problem("vip.role", message);
+    }
     let written = reader.required("vip.address");
     let interface = reader.required("vip.interface");
     let parsed = written.split_once('/').and_then(|(address, prefix)| {

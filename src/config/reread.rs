@@ -34,6 +34,8 @@ pub fn reread(old: &Config, mut new: Config) -> Reread {
         (None, None) => {}
         _ => keep.same("postgresql", &old.postgresql, &mut new.postgresql),
     }
+    keep.same("vip", &old.vip, &mut new.vip);
+    keep.same("notify", &old.notify, &mut new.notify);
     Reread { config: new, kept }
 }
 

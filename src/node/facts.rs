@@ -78,6 +78,7 @@ impl Agent {
             unpromotable: self.why_unpromotable(now).or_else(|| self.empty_handed(state)),
             activity: self.activity(),
             offer: self.offer(state, now),
+            serves: self.gate(state, now),
         }
     }
 
@@ -281,9 +282,6 @@ impl Agent {
             .probe
             .clone()
             .filter(|_| self.guard.postmaster == self.probed.postmaster);
-        let writable =
-            probe.as_ref().is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
-        let serving = self.is_serving() && self.risen.is_some() && self.risen == self.running;
         Facts {
             me: self.me.clone(),
             scope: self.parts.config.scope.clone(),
@@ -291,9 +289,9 @@ impl Agent {
             settings: self.parts.settings.borrow().clone(),
             members: Arc::new(self.members(&word.digest, &report)),
             members_at: word.at,
+            gate_open: report.serves,
             report,
             lease: LeaseFacts { epoch, until },
-            gate_open: serving && writable && self.gate_is_open(state, now),
             raft: self.raft_facts(state),
             walsenders: probe
                 .as_ref()
@@ -309,6 +307,15 @@ impl Agent {
                 gap_ms: None,
             },
         }
+    }
+
+    /// Lease or no lease: whether the gate is open.
+    fn gate(&self, state: &State, now: Moment) -> bool {
+        let probe = self.probed.probe.as_ref();
+        let probe = probe.filter(|_| self.guard.postmaster == self.probed.postmaster);
+        let writable = probe.is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
+        let serving = self.is_serving() && self.risen.is_some() && self.risen == self.running;
+        serving && writable && self.gate_is_open(state, now)
     }
 
     fn guard_facts(&self) -> GuardFacts {
@@ -391,7 +398,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
             report.rearmed,
         ),
         postgres,
-        (report.unpromotable.clone(), report.again),
+        (report.unpromotable.clone(), report.again, report.serves),
         (report.offer.clone(), report.scheduled_restart.clone()),
     )
 }

@@ -13,7 +13,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Discarded by whoever gets it (RFC 863).
 const DISCARD_PORT: u16 = 9;
 
-/// Announces the address, with a packet of our own where that is permitted, else through the kernel's own question.
+/// Announces the address, with a packet of our own where that is permitted, else, for IPv4, through a question of the
+/// kernel's own.
 pub async fn announce(vip: &Vip, link: &Link) -> io::Result<()> {
     let Ok(hardware) = <[u8; 6]>::try_from(link.hardware.as_slice()) else {
         // The loopback interface and tunnels have no neighbours to tell.
@@ -26,9 +27,17 @@ pub async fn announce(vip: &Vip, link: &Link) -> io::Result<()> {
         IpAddr::V4(address) => gratuitous_arp(hardware, address),
         IpAddr::V6(address) => unsolicited_advertisement(hardware, address),
     };
-    match sys::send_frame(link.index, &frame) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => ask_somebody(vip).await,
-        sent => sent,
+    match (sys::send_frame(link.index, &frame), vip.address) {
+        (Err(error), IpAddr::V4(address)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            ask_somebody(address, vip.prefix).await
+        }
+        // A question reaches only those whom it may concern (RFC 4861 section 7.2.2), so there is no roundabout way.
+        (Err(error), IpAddr::V6(_)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(io::Error::other(
+                "the right CAP_NET_RAW is needed; without it neighbours find out by themselves after some seconds",
+            ))
+        }
+        (sent, _) => sent,
     }
 }
 
@@ -96,11 +105,11 @@ fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
 
 /// A datagram from the address to a neighbour that nobody has: the kernel has to ask the whole link for it, and whoever
 /// hears the question learns where the address is.
-async fn ask_somebody(vip: &Vip) -> io::Result<()> {
-    let Some(stranger) = stranger(vip.address, vip.prefix) else {
+async fn ask_somebody(address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    let Some(stranger) = stranger(address, prefix) else {
         return Ok(());
     };
-    let socket = tokio::net::UdpSocket::bind((vip.address, 0)).await?;
+    let socket = tokio::net::UdpSocket::bind((address, 0)).await?;
     match socket.send_to(&[], (stranger, DISCARD_PORT)).await {
         // Nobody answers for it, as was hoped.
         Err(error) if error.kind() == io::ErrorKind::HostUnreachable => Ok(()),
@@ -109,23 +118,12 @@ async fn ask_somebody(vip: &Vip) -> io::Result<()> {
 }
 
 /// The last ordinary address of the network, or the one before if that is the address itself.
-fn stranger(address: IpAddr, prefix: u8) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(v4) => {
-            let host = u32::MAX.checked_shr(u32::from(prefix))?;
-            let last = v4.to_bits() | host;
-            let mut near = [last.checked_sub(1)?, last.checked_sub(2)?].into_iter();
-            near.find(|bits| host > 2 && *bits != v4.to_bits())
-                .map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
-        }
-        IpAddr::V6(v6) => {
-            let host = u128::MAX.checked_shr(u32::from(prefix))?;
-            let last = v6.to_bits() | host;
-            let mut near = [last, last.checked_sub(1)?].into_iter();
-            near.find(|bits| host > 2 && *bits != v6.to_bits())
-                .map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)))
-        }
-    }
+fn stranger(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
+    let host = u32::MAX.checked_shr(u32::from(prefix))?;
+    let last = address.to_bits() | host;
+    let mut near = [last.checked_sub(1)?, last.checked_sub(2)?].into_iter();
+    let found = near.find(|bits| host > 2 && *bits != address.to_bits());
+    found.map(Ipv4Addr::from_bits)
 }
 
 #[cfg(test)]
@@ -158,10 +156,6 @@ mod tests {
         assert_eq!(stranger("10.0.0.9", 24).as_deref(), Some("10.0.0.254"));
         assert_eq!(stranger("10.0.0.254", 24).as_deref(), Some("10.0.0.253"));
         assert_eq!(stranger("10.0.0.9", 32), None);
-        assert_eq!(
-            stranger("fd00::9", 64).as_deref(),
-            Some("fd00::ffff:ffff:ffff:ffff")
-        );
     }
 
     fn hex(bytes: &[u8]) -> String {

@@ -19,7 +19,8 @@
 //!
 //! Rights: CAP_NET_ADMIN is enough. With CAP_NET_RAW the new place is announced by a gratuitous ARP packet (RFC 5227
 //! section 3) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6); without it the kernel is made to ask
-//! for a neighbour on our behalf, from the address, which tells everybody as well (RFC 826, "Packet Reception").
+//! for a neighbour on our behalf, from the address, which tells everybody as well (RFC 826, "Packet Reception"). IPv6 has
+//! no such way: there neighbours that were not told find out when the old place has not answered for some seconds.
 
 mod announce;
 mod link;

@@ -66,19 +66,23 @@ struct Place {
     freezer: Option<Arc<Freezer>>,
     clock: Option<String>,
     syncs: Option<Arc<FailingSyncs>>,
+    prefix: Vec<String>,
     _disk: Option<Arc<Disk>>,
 }
 
 impl Home for Place {
     fn prefix(&self) -> Vec<String> {
         let Some(freezer) = &self.freezer else {
-            return Vec::new();
+            return self.prefix.clone();
         };
         // A process can join a control group only by its own id, before it has children.
         let script = "echo $$ > \"$0\" && exec \"$@\"";
-        ["/bin/sh", "-c", script, &freezer.members().display().to_string()]
+        let joined = ["/bin/sh", "-c", script, &freezer.members().display().to_string()];
+        joined
             .map(str::to_owned)
-            .to_vec()
+            .into_iter()
+            .chain(self.prefix.clone())
+            .collect()
     }
 
     fn spawn(&self, mut command: Command) -> std::io::Result<Child> {
@@ -141,6 +145,7 @@ impl Arena {
             ],
             ..options
         };
+        let prefix: Vec<String> = options.prefix.iter().map(|word| (*word).to_owned()).collect();
         let herd = Herd::housed("chaos", &ips, options, |i, dir| {
             let note = |tool, why| {
                 missing.borrow_mut().insert(tool, why);
@@ -168,6 +173,7 @@ impl Arena {
                 freezer,
                 clock,
                 syncs: failing,
+                prefix: prefix.clone(),
                 _disk: disk,
             }))
         });

@@ -15,7 +15,6 @@ mod disk_full;
 mod frozen;
 mod half_done;
 mod hang;
-mod haproxy;
 mod last_word;
 mod members;
 mod operator;

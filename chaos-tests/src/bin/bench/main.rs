@@ -15,6 +15,7 @@
 mod failover;
 mod floor;
 mod idle;
+mod peers;
 
 use clap::Parser;
 
@@ -36,6 +37,9 @@ struct Arguments {
     /// Measure memory, processor time and log entries of an idle cluster instead.
     #[arg(long)]
     idle: bool,
+    /// Measure Patroni with etcd and HAProxy beside Matriarch instead, from packages that are fetched now.
+    #[arg(long)]
+    peers: bool,
     /// How long an idle cluster is watched.
     #[arg(long, default_value_t = 30)]
     idle_seconds: u64,
@@ -46,6 +50,16 @@ async fn main() {
     let arguments = Arguments::parse();
     if arguments.idle {
         println!("{}", idle::measure(arguments.ttl, arguments.idle_seconds).await);
+        return;
+    }
+    if arguments.peers {
+        match peers::measure(&arguments.mode, arguments.trials).await {
+            Ok(table) => println!("{table}"),
+            Err(why) => {
+                eprintln!("bench: {why}");
+                std::process::exit(1);
+            }
+        }
         return;
     }
     let floor = floor::promotion(arguments.trials).await;

@@ -1,0 +1,128 @@
+//! pgBouncer with the file in configs/, in session and in transaction mode, behind HAProxy.
+
+use crate::haproxy;
+use crate::{FAILOVER_S, arrive, arrives_at, front, place, through};
+use matriarch_chaos::Herd;
+use matriarch_chaos::companions::{Running, program};
+use matriarch_chaos::herd::{give_to_postgres, postgres_ids};
+use matriarch_chaos::node_file::PASSWORD;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tokio_postgres::Config;
+
+/// Where it sends its clients.
+pub(crate) enum Servers {
+    /// To HAProxy, as the file has it.
+    Haproxy,
+    /// To the host that stands in the file which it includes.
+    Named,
+}
+
+/// A pgBouncer in front of a herd.
+pub(crate) struct Pooler {
+    _process: Running,
+    at: Ipv4Addr,
+    port: u16,
+}
+
+impl Pooler {
+    pub(crate) fn start(program: &Path, herd: &Herd, servers: &Servers, mode: &str, port: u16) -> Self {
+        let at = front(herd);
+        let dir = herd.dir().join(format!("pgbouncer-{port}"));
+        std::fs::create_dir(&dir).unwrap();
+        let users: String = ["postgres", "pgbouncer"]
+            .iter()
+            .map(|user| format!("\"{user}\" \"{PASSWORD}\"\n"))
+            .collect();
+        std::fs::write(dir.join("userlist.txt"), users).unwrap();
+        let mut text = include_str!("../../../configs/pgbouncer.ini").to_owned();
+        let haproxy = "* = host=127.0.0.1 port=5000";
+        assert!(text.contains(haproxy) && text.contains("\n;%include "));
+        match servers {
+            Servers::Haproxy => text = text.replace("host=127.0.0.1", &format!("host={at}")),
+            Servers::Named => {
+                let include = format!("\n%include {}", Self::hosts_file(herd).display());
+                text = text
+                    .replace(haproxy, "")
+                    .replace("\n;%include /etc/pgbouncer/primary.ini", &include);
+            }
+        }
+        let text = text
+            .replace("listen_addr = *", &format!("listen_addr = {at}"))
+            .replace("listen_port = 6432", &format!("listen_port = {port}"))
+            .replace("pool_mode = transaction", &format!("pool_mode = {mode}"))
+            .replace("/etc/pgbouncer/", &format!("{}/", dir.display()))
+            .replace("/var/run/postgresql", &dir.display().to_string());
+        let file = dir.join("pgbouncer.ini");
+        std::fs::write(&file, text).unwrap();
+        give_to_postgres(&dir);
+        let mut command = Command::new(program);
+        if postgres_ids().is_some() {
+            command.args(["-u", "postgres"]);
+        }
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let process = command
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self {
+            _process: Running(process),
+            at,
+            port,
+        }
+    }
+
+    /// The file that it includes for `Servers::Named`.
+    pub(crate) fn hosts_file(herd: &Herd) -> PathBuf {
+        herd.dir().join("primary.ini")
+    }
+
+    /// How a client connects to it.
+    pub(crate) fn client(&self, herd: &Herd) -> Config {
+        through(herd, self.at, self.port)
+    }
+
+    /// How an administrator does.
+    pub(crate) fn console(&self, herd: &Herd) -> Config {
+        let mut config = self.client(herd);
+        config.user("pgbouncer").dbname("pgbouncer");
+        config
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer_behind_haproxy_follows_a_failover_in_both_modes() {
+    let (Some(balancer), Some(pgbouncer)) = (program("haproxy"), program("pgbouncer")) else {
+        return;
+    };
+    let mut herd = Herd::three().await;
+    let old = herd.await_primary(FAILOVER_S, |_| true).await;
+    let _balancer = haproxy::start(&balancer, &herd);
+    let session = Pooler::start(&pgbouncer, &herd, &Servers::Haproxy, "session", 6432);
+    let transaction = Pooler::start(&pgbouncer, &herd, &Servers::Haproxy, "transaction", 6433);
+    for pooler in [&session, &transaction] {
+        herd.until("pgBouncer leads to the primary", FAILOVER_S, async || {
+            arrives_at(&herd, &pooler.client(&herd), old).await
+        })
+        .await;
+    }
+    let (bound, _, _) = arrive(&herd, &session.client(&herd)).await.unwrap();
+    let (loose, _, _) = arrive(&herd, &transaction.client(&herd)).await.unwrap();
+    herd.nodes[old].kill_whole();
+    let new = herd.await_primary(FAILOVER_S, |node| node != old).await;
+    for pooler in [&session, &transaction] {
+        herd.until("pgBouncer leads to the new primary", FAILOVER_S, async || {
+            arrives_at(&herd, &pooler.client(&herd), new).await
+        })
+        .await;
+    }
+    assert!(
+        place(&herd, &bound).await.is_none(),
+        "a session of the lost primary lives on"
+    );
+    // Between transactions a client of a transaction pool has no server that it could lose.
+    assert_eq!(place(&herd, &loose).await, Some((new, false)));
+}
