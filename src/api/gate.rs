@@ -19,8 +19,8 @@ use tracing::{info, warn};
 
 /// A client has this long to say what it wants.
 const HEADER: Duration = Duration::from_secs(3);
-/// A connection, handshake and answer included, lasts at most this long, unless it listens to the page's events; a
-/// restart is answered when it is done.
+/// A connection, handshake and answer included, lasts at most this long, unless it listens to the page's events or waits
+/// for what it ordered: that has a deadline of its own.
 const CONNECTION: Duration = Duration::from_secs(900);
 /// Open answers may end after the door closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -161,7 +161,13 @@ async fn patience(mut stay: watch::Receiver<Stay>) {
     let mut left = stay.clone();
     let time = async {
         sleep(CONNECTION).await;
-        let _ = stay.wait_for(|stay| *stay != Stay::Listening).await.map(drop);
+        if stay
+            .wait_for(|stay| !stay.holds())
+            .await
+            .is_ok_and(|stay| *stay == Stay::Answered)
+        {
+            sleep(CLOSING).await;
+        }
     };
     let listener = async {
         let _ = left.wait_for(|stay| *stay == Stay::Over).await.map(drop);

@@ -339,6 +339,7 @@ async fn respond(
     Extension(stay): Extension<Arc<watch::Sender<Stay>>>,
     request: Request,
 ) -> Response {
+    let waiting = stay.clone();
     if let Some(response) = door.streams.page(request.method(), request.uri().path(), stay) {
         return response;
     }
@@ -346,7 +347,12 @@ async fn respond(
     let verb = operate::find(request.method(), request.uri().path());
     let reply = match (door.admit(visitor, &request, facts.as_deref()), verb) {
         (Err(refusal), _) => refusal,
-        (Ok(()), Some(verb)) => verb.run(&door.operator, visitor.address, request).await,
+        (Ok(()), Some(verb)) => {
+            waiting.send_replace(Stay::Ordering);
+            let reply = verb.run(&door.operator, visitor.address, request).await;
+            waiting.send_replace(Stay::Answered);
+            reply
+        }
         (Ok(()), None) => {
             let ask = Ask {
                 method: request.method(),

@@ -38,8 +38,19 @@ pub(super) enum Stay {
     Brief,
     /// Until its listener or the door has had enough.
     Listening,
+    /// Until what was ordered is done.
+    Ordering,
+    /// That is done; the answer is on its way.
+    Answered,
     /// Nothing more is told on it; a listener that is stuck has a moment to take what is on the way.
     Over,
+}
+
+impl Stay {
+    /// Whether the connection lasts whatever the time is.
+    pub(super) fn holds(self) -> bool {
+        matches!(self, Self::Listening | Self::Ordering)
+    }
 }
 
 /// What every stream needs.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// The node itself gives up before.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The word by which a loss is accepted, in an order and in the refusal that asks for it.
 const LOSS: &str = "accept_data_loss";

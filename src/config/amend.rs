@@ -58,13 +58,23 @@ fn words(value: &Value) -> String {
     }
 }
 
-/// What `new` sets of PostgreSQL's parameters otherwise than `old`, as far as PostgreSQL itself can judge it.
+/// What a change sets of PostgreSQL's parameters.
+#[derive(Debug, Default, PartialEq)]
+pub struct NewParameters {
+    /// What PostgreSQL itself has to judge.
+    pub fresh: BTreeMap<String, String>,
+    /// A sentence for each that is kept and has no effect, because its value is not the operator's to choose: people send
+    /// back whole configurations in which they stand.
+    pub idle: Vec<String>,
+}
+
+/// What `new` sets of PostgreSQL's parameters otherwise than `old`.
 ///
 /// # Errors
 /// A sentence for each value that the cluster could not use.
-pub fn new_parameters(old: &Settings, new: &Settings) -> Result<BTreeMap<String, String>, Vec<String>> {
+pub fn new_parameters(old: &Settings, new: &Settings) -> Result<NewParameters, Vec<String>> {
     let mut wrong = Vec::new();
-    let mut fresh = BTreeMap::new();
+    let mut found = NewParameters::default();
     let sections = [
         (
             "parameters",
@@ -79,22 +89,25 @@ pub fn new_parameters(old: &Settings, new: &Settings) -> Result<BTreeMap<String,
     ];
     for (section, old, new) in sections {
         for (name, text) in new.iter().filter(|(name, text)| old.get(*name) != Some(text)) {
-            match gucs::controlled(name) {
-                Some(row) => {
-                    if let Err(why) = row.judge(text) {
-                        wrong.push(format!("postgresql.{section}.{name}: {why}"));
-                    } else if name != "wal_keep_segments" && !matches!(row.rule, Rule::FromNodeFile) {
-                        fresh.insert(name.clone(), text.clone());
+            let idle = |why: &str| format!("postgresql.{section}.{name} has no effect: {why}");
+            match gucs::controlled(name).map(|row| (row.rule, row.judge(text))) {
+                Some((Rule::FromNodeFile | Rule::Fixed, Err(why))) => found.idle.push(idle(&why)),
+                Some((_, Err(why))) => wrong.push(format!("postgresql.{section}.{name}: {why}")),
+                // No newer PostgreSQL knows it; it is translated.
+                Some(_) if name == "wal_keep_segments" => {}
+                Some(_) => {
+                    found.fresh.insert(name.clone(), text.clone());
+                }
+                None => match gucs::ours(name) {
+                    Some(why) => found.idle.push(idle(why)),
+                    None => {
+                        found.fresh.insert(name.clone(), text.clone());
                     }
-                }
-                None if gucs::ours(name).is_none() => {
-                    fresh.insert(name.clone(), text.clone());
-                }
-                None => {}
+                },
             }
         }
     }
-    if wrong.is_empty() { Ok(fresh) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(found) } else { Err(wrong) }
 }
 
 #[cfg(test)]
@@ -154,17 +167,50 @@ mod tests {
             r#"{"postgresql":{"parameters":{"max_connections":"3","work_mem":"8MB","wal_keep_segments":8,"primary_conninfo":"x"},
                 "recovery_conf":{"restore_command":"cp"}}}"#,
         );
-        let fresh = new_parameters(&old, &new).unwrap();
-        assert_eq!(fresh.keys().collect::<Vec<_>>(), ["restore_command", "work_mem"]);
-        let bad =
-            settings(r#"{"postgresql":{"parameters":{"max_connections":10,"port":1,"hot_standby":"off"}}}"#);
+        let found = new_parameters(&old, &new).unwrap();
+        assert_eq!(
+            found.fresh.keys().collect::<Vec<_>>(),
+            ["restore_command", "work_mem"]
+        );
+        assert_eq!(
+            found.idle,
+            ["postgresql.parameters.primary_conninfo has no effect: it follows the primary"]
+        );
+        let bad = settings(
+            r#"{"postgresql":{"parameters":{"max_connections":10,"port":1,"wal_level":"minimal"}}}"#,
+        );
         assert_eq!(
             new_parameters(&old, &bad).unwrap_err(),
             [
-                "postgresql.parameters.hot_standby: it is always on",
                 "postgresql.parameters.max_connections: 10 is not a number of at least 25",
-                "postgresql.parameters.port: it comes from the node file",
+                "postgresql.parameters.wal_level: minimal is neither replica nor logical",
             ]
+        );
+    }
+
+    /// What a script sends back that has read everything and changed one thing.
+    #[test]
+    fn what_is_not_the_operators_to_choose_is_no_mistake() {
+        let settings = |json: &str| super::super::settings(json).unwrap();
+        let whole = r#"{"postgresql":{"parameters":{"listen_addresses":"*","port":5433,"cluster_name":"x","hot_standby":"off",
+            "wal_log_hints":"on","work_mem":"5MB"}}}"#;
+        let found = new_parameters(&settings("{}"), &settings(whole)).unwrap();
+        assert_eq!(
+            found.fresh.keys().collect::<Vec<_>>(),
+            ["wal_log_hints", "work_mem"]
+        );
+        let why = |name: &str| {
+            let of = |line: &&String| line.contains(name);
+            found.idle.iter().find(of).unwrap().as_str()
+        };
+        assert_eq!(found.idle.len(), 4);
+        assert_eq!(
+            why("port"),
+            "postgresql.parameters.port has no effect: it comes from the node file"
+        );
+        assert_eq!(
+            why("hot_standby"),
+            "postgresql.parameters.hot_standby has no effect: it is always on"
         );
     }
 }

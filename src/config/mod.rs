@@ -62,7 +62,7 @@ mod value;
 mod yaml;
 
 pub use allowed::Allowed;
-pub use amend::{amended, new_parameters};
+pub use amend::{NewParameters, amended, new_parameters};
 pub use effective::{Effective, effective};
 pub use founding::{founding, inherited_parameters};
 pub use log_format::{LogField, LogFormat, LogPiece};

@@ -29,6 +29,12 @@ pub fn named(view: &View<'_>, name: &MemberName) -> Result<Candidate, String> {
     judge(view, name, Bar::Named).map(|(candidate, ..)| candidate)
 }
 
+/// Whether what bars a member may be over in a moment: it is heard, nothing that is configured or agreed bars it, and its
+/// server has yet to come up, to connect or to receive what is on its way, as after a restart of the primary.
+pub fn is_coming(view: &View<'_>, name: &MemberName) -> bool {
+    entitled(view, name, Bar::Rules).is_ok()
+}
+
 /// How much is asked of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bar {
@@ -58,6 +64,16 @@ pub fn candidates(view: &View<'_>) -> Vec<Candidate> {
 }
 
 fn judge(view: &View<'_>, name: &MemberName, bar: Bar) -> Result<(Candidate, i64, Lsn), String> {
+    let (heard, priority) = entitled(view, name, bar)?;
+    let found = standby(view, heard, priority)?;
+    if bar == Bar::Rules {
+        near(view, &found.0)?;
+    }
+    Ok(found)
+}
+
+/// What does not depend on how far its PostgreSQL is.
+fn entitled<'a>(view: &'a View<'_>, name: &MemberName, bar: Bar) -> Result<(&'a Heard, i64), String> {
     let member = view.state.member(name).ok_or("it is not a member")?;
     if member.is_witness() {
         return Err("it is a witness and holds no data".to_owned());
@@ -94,11 +110,7 @@ fn judge(view: &View<'_>, name: &MemberName, bar: Bar) -> Result<(Candidate, i64
     if !counts && bar == Bar::Rules {
         return Err("it is not in the synchronous set".to_owned());
     }
-    let found = standby(view, heard, tags.failover_priority)?;
-    if bar == Bar::Rules {
-        near(view, &found.0)?;
-    }
-    Ok(found)
+    Ok((heard, tags.failover_priority))
 }
 
 fn standby(view: &View<'_>, heard: &Heard, priority: i64) -> Result<(Candidate, i64, Lsn), String> {

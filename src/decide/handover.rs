@@ -26,11 +26,15 @@
 use super::candidate::{self, Candidate, candidates};
 use super::fence;
 use super::rules::{Verdict, healthy_epoch, promote, propose, stand};
-use super::view::{Heard, View};
+use super::view::{Heard, View, streams};
 use crate::cluster::{Act, Handover, MemberName, PostgresState, Role, UnderWay, WalEnd};
 
 /// How long the candidate is awaited once the primary is down: a clean stop has sent it everything before.
 const ARRIVAL_MS: u64 = 1_000;
+/// How long a good candidate is awaited that only has to come up, connect or receive what is on its way.
+pub const PASSING_MS: u64 = 2_000;
+/// Why a candidate would not have the last record.
+const NO_STREAM: &str = "it does not stream from the primary";
 /// How long a primary may take to write its checkpoint and stop, or anybody to become primary.
 const PATIENCE_MS: u64 = 300_000;
 
@@ -178,22 +182,47 @@ pub(super) fn due(view: &View<'_>) -> Option<Verdict> {
             },
             format!("from {holder} to {to}, as scheduled for {}", at.iso),
         ),
-        Err(why) => forget(asked, why),
+        Err(unready) if unready.passing && late_ms < PASSING_MS => None,
+        Err(unready) => forget(asked, unready.why),
     }
 }
 
-/// Who takes over from a healthy primary: the one that is named, if it may, else the best.
-pub fn chosen(view: &View<'_>, to: Option<&MemberName>) -> Result<MemberName, String> {
-    match to {
-        Some(to) => match candidate::why_not(view, to) {
-            None => Ok(to.clone()),
-            Some(why) => Err(format!("{to} cannot take over: {why}")),
-        },
-        None => {
-            let best = candidates(view).into_iter().find(|candidate| candidate.warm);
-            best.map(|best| best.name)
-                .ok_or_else(|| "nobody can take over".to_owned())
-        }
+/// Why nobody takes over from a healthy primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// The reason.
+    pub why: String,
+    /// It may be over in a moment.
+    pub passing: bool,
+}
+
+/// Who takes over from a healthy primary: the one that is named, if it may, else the best. It must stream at this moment:
+/// one that does not would not have the record of the shutdown, and the primary would have stopped for nothing.
+pub fn chosen(view: &View<'_>, to: Option<&MemberName>) -> Result<MemberName, Unready> {
+    let epoch = healthy_epoch(view);
+    let connected = |name: &MemberName| {
+        let heard = view.fresh(name);
+        epoch.is_none_or(|epoch| heard.is_some_and(|heard| streams(&heard.report, epoch)))
+    };
+    let Some(to) = to else {
+        let mut fit = candidates(view).into_iter().filter(|candidate| candidate.warm);
+        let best = fit.find(|candidate| connected(&candidate.name));
+        return best.map(|best| best.name).ok_or_else(|| Unready {
+            why: "nobody can take over".to_owned(),
+            passing: view
+                .state
+                .members
+                .keys()
+                .any(|name| candidate::is_coming(view, name)),
+        });
+    };
+    let why = candidate::why_not(view, to).or_else(|| (!connected(to)).then(|| NO_STREAM.to_owned()));
+    match why {
+        None => Ok(to.clone()),
+        Some(why) => Err(Unready {
+            why: format!("{to} cannot take over: {why}"),
+            passing: candidate::is_coming(view, to),
+        }),
     }
 }
 
@@ -222,11 +251,13 @@ pub(super) fn stale(view: &View<'_>) -> Option<Verdict> {
 /// Why a failover to `to` could lose what was acknowledged, if an operator has to say that it may; `None` if it cannot.
 pub fn at_stake(view: &View<'_>, to: &MemberName) -> Option<String> {
     let target = candidate::named(view, to).ok()?;
-    if healthy_epoch(view).is_some() {
-        // It is awaited with nobody writing, so it has to be near.
-        return candidate::near(view, &target)
+    if let Some(epoch) = healthy_epoch(view) {
+        // It is awaited with nobody writing, so it has to be near, and connected.
+        let cut_off = !view.fresh(to).is_some_and(|heard| streams(&heard.report, epoch));
+        let why = candidate::near(view, &target)
             .err()
-            .map(|why| format!("{to} cannot take over yet: {why}"));
+            .or_else(|| cut_off.then(|| NO_STREAM.to_owned()));
+        return why.map(|why| format!("{to} cannot take over yet: {why}"));
     }
     let silent = view.ended().is_none() && view.holding().is_none() && view.state.primacy.held().is_some();
     if silent && view.state.pause.is_unbounded() && !view.state.sync.is_on() {

@@ -49,7 +49,7 @@ mod tests {
             ..State::default()
         };
         match configure(change, whole, &state) {
-            Judged::Answer(done) => (None, done),
+            Judged::Answer(done) | Judged::NotYet(done) => (None, done),
             Judged::Propose(act, _, _, done) => (Some(*act), done),
         }
     }

@@ -13,7 +13,8 @@ use crate::decide::view::View;
 /// What an order comes to.
 pub(super) fn ask(view: &View<'_>, order: &HandoverOrder) -> Judged {
     match check(view, order) {
-        Err(done) => Judged::Answer(done),
+        Err(No { done, passing: true }) => Judged::NotYet(done),
+        Err(No { done, .. }) => Judged::Answer(done),
         Ok(asked) => {
             let done = match &asked.at {
                 Some(_) => Done::text(202, format!("{} scheduled", title(asked.word()))),
@@ -24,6 +25,24 @@ pub(super) fn ask(view: &View<'_>, order: &HandoverOrder) -> Judged {
             Judged::Propose(Box::new(Act::Ask(asked)), word, reason, done)
         }
     }
+}
+
+/// Why not.
+struct No {
+    done: Done,
+    /// It may be otherwise in a moment.
+    passing: bool,
+}
+
+impl From<Done> for No {
+    fn from(done: Done) -> Self {
+        Self { done, passing: false }
+    }
+}
+
+fn not_now(text: String, passing: bool) -> No {
+    let done = Done::text(412, text);
+    No { done, passing }
 }
 
 /// Forgets what is scheduled.
@@ -68,8 +87,8 @@ pub(super) fn title(word: &str) -> String {
     first.into_iter().chain(letters).collect()
 }
 
-fn check(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, Done> {
-    let refused = |text: String| Err(Done::text(400, text));
+fn check(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, No> {
+    let refused = |text: String| Err(No::from(Done::text(400, text)));
     let candidate = order.candidate.as_deref();
     if order.failover && candidate.is_none() {
         return refused("Failover could be performed only to a specific candidate".to_owned());
@@ -102,15 +121,13 @@ fn check(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, Done> {
         .filter(|asked| asked.under_way.is_some())
         && !(failover && view.holding().is_none())
     {
-        return Err(Done::text(
-            409,
-            format!("a {} is under way already", present.word()),
-        ));
+        let text = format!("a {} is under way already", present.word());
+        return Err(Done::text(409, text).into());
     }
     let to = candidate.map(MemberName::from);
     let under_way = match at {
         Some(_) => None,
-        None => Some(begins(view, order, failover, action).map_err(|text| Done::text(412, text))?),
+        None => Some(begins(view, order, failover, action)?),
     };
     known(view, order, &to, &at)?;
     Ok(Handover {
@@ -149,13 +166,18 @@ fn known(
 }
 
 /// Whether it can be done at once, and to whom.
-fn begins(view: &View<'_>, order: &HandoverOrder, failover: bool, action: &str) -> Result<UnderWay, String> {
-    let none_good = || format!("{action} is not possible: no good candidates have been found");
-    let (holder, epoch) = view.state.primacy.last().ok_or_else(none_good)?;
+fn begins(view: &View<'_>, order: &HandoverOrder, failover: bool, action: &str) -> Result<UnderWay, No> {
+    let none_good = |passing| {
+        let text = format!("{action} is not possible: no good candidates have been found");
+        not_now(text, passing)
+    };
+    let never = |text: String| Err(not_now(text, false));
+    let (holder, epoch) = view.state.primacy.last().ok_or_else(|| none_good(false))?;
     if !failover {
-        let leads = view.holding().is_some().then_some(holder.as_str());
-        if order.leader.as_deref() != leads {
-            return Err("leader name does not match".to_owned());
+        let leads = order.leader.as_deref() == Some(holder.as_str());
+        if !leads || view.holding().is_none() {
+            // A primary that is being started again is back in a moment.
+            return Err(not_now("leader name does not match".to_owned(), leads));
         }
     }
     let synchronous = view.settings.synchronous_mode == SyncMode::On;
@@ -167,10 +189,10 @@ fn begins(view: &View<'_>, order: &HandoverOrder, failover: bool, action: &str) 
     match &to {
         Some(to) => {
             if !failover && synchronous && !counts(to) {
-                return Err("candidate name does not match with sync_standby".to_owned());
+                return never("candidate name does not match with sync_standby".to_owned());
             }
             if view.state.member(to).is_none() {
-                return Err("candidate does not exists".to_owned());
+                return never("candidate does not exists".to_owned());
             }
         }
         None => {
@@ -180,35 +202,49 @@ fn begins(view: &View<'_>, order: &HandoverOrder, failover: bool, action: &str) 
                 .iter()
                 .filter(|(name, member)| *name != holder && !member.is_witness());
             if synchronous && !others.clone().any(|(name, _)| counts(name)) {
-                return Err(format!("{action} is not possible: can not find sync_standby"));
+                return never(format!("{action} is not possible: can not find sync_standby"));
             }
             if others.next().is_none() {
-                return Err(format!(
+                return never(format!(
                     "{action} is not possible: cluster does not have members except leader"
                 ));
             }
         }
     }
-    match to.filter(|_| failover) {
-        None => chosen(view, order.candidate.as_deref().map(MemberName::from).as_ref()).map_err(|why| {
-            tracing::info!("{action}: {why}");
-            none_good()
-        }),
-        Some(to) => {
-            if let Err(why) = candidate::named(view, &to) {
+    let to = match to.as_ref().filter(|_| failover) {
+        None => chosen(view, to.as_ref()).map_err(|unready| {
+            tracing::info!("{action}: {}", unready.why);
+            none_good(unready.passing)
+        })?,
+        Some(to) => fails_over(view, order, to).map_err(|why| match why {
+            Stakes::Unfit(why) => {
                 tracing::info!("{action} to {to}: {why}");
-                return Err(none_good());
+                none_good(candidate::is_coming(view, to))
             }
-            match at_stake(view, &to).filter(|_| !order.accept_data_loss) {
-                None => Ok(to),
-                Some(why) => Err(format!(
+            Stakes::Loss(why) => not_now(
+                format!(
                     "failover is not possible without the risk to lose what was acknowledged: {why}; \
                      if that may be lost, repeat the request with \"accept_data_loss\": true"
-                )),
-            }
-        }
+                ),
+                view.holding().is_some() && candidate::is_coming(view, to),
+            ),
+        })?,
+    };
+    Ok(UnderWay { epoch, to })
+}
+
+/// What stands against the member that an operator named for a failover.
+enum Stakes {
+    Unfit(String),
+    Loss(String),
+}
+
+fn fails_over(view: &View<'_>, order: &HandoverOrder, to: &MemberName) -> Result<MemberName, Stakes> {
+    candidate::named(view, to).map_err(Stakes::Unfit)?;
+    match at_stake(view, to).filter(|_| !order.accept_data_loss) {
+        None => Ok(to.clone()),
+        Some(why) => Err(Stakes::Loss(why)),
     }
-    .map(|to| UnderWay { epoch, to })
 }
 
 #[cfg(test)]

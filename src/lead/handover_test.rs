@@ -18,6 +18,7 @@ fn order(failover: bool, leader: &str, candidate: &str, at: &str, loss: bool) ->
 
 fn answer(world: &World, order: &HandoverOrder) -> String {
     match ask(&world.view(), order) {
+        Judged::NotYet(done) => format!("{} {}, in a moment perhaps", done.status, done.text),
         Judged::Answer(done) => format!("{} {}", done.status, done.text),
         Judged::Propose(act, _, reason, done) => match *act {
             Act::Ask(asked) => match asked.under_way {
@@ -101,13 +102,46 @@ fn a_switchover_is_checked_in_patronis_order() {
     let silent = told(&["a: age=60000"]);
     assert_eq!(
         switchover(&silent, "a", "b", ""),
-        "412 leader name does not match"
+        "412 leader name does not match, in a moment perhaps"
     );
     let alone = World::herd(&["a"]);
     assert_eq!(
         switchover(&alone, "a", "", ""),
         "412 switchover is not possible: cluster does not have members except leader"
     );
+}
+
+/// After a restart of the primary its standbys come back one moment later, and look a segment behind until they do.
+#[test]
+fn a_candidate_that_only_reconnects_is_awaited() {
+    let none_good = "412 switchover is not possible: no good candidates have been found";
+    let perhaps = format!("{none_good}, in a moment perhaps");
+    for line in [
+        "b: cut",
+        "b: streamed=none",
+        "b: starting=",
+        "b: received=0/100 replayed=0/100",
+        "b: nowhere=",
+    ] {
+        let world = told(&[line, "c: nofailover"]);
+        for candidate in ["", "b"] {
+            assert_eq!(switchover(&world, "a", candidate, ""), perhaps, "{line}");
+        }
+        assert_eq!(switchover(&world, "a", "c", ""), none_good);
+    }
+    for line in ["b: unfit=\"it was away\"", "b: unpromotable=\"its disk is full\""] {
+        assert_eq!(switchover(&told(&[line]), "a", "b", ""), none_good, "{line}");
+    }
+    // Whoever streams is taken where nobody is named, also if another has more.
+    let world = told(&["b: cut= received=0/6000000"]);
+    assert!(switchover(&world, "a", "", "").starts_with("202 to c"));
+    let cut = told(&["b: cut"]);
+    let answer = failover(&cut, "b", false);
+    assert!(
+        answer.contains("it does not stream") && answer.contains("in a moment"),
+        "{answer}"
+    );
+    assert!(failover(&cut, "b", true).starts_with("202 to b"));
 }
 
 #[test]

@@ -227,7 +227,7 @@ mod tests {
 
     fn answer(judged: Judged) -> (u16, String, bool) {
         match judged {
-            Judged::Answer(done) => (done.status, done.text, false),
+            Judged::Answer(done) | Judged::NotYet(done) => (done.status, done.text, false),
             Judged::Propose(_, _, _, done) => (done.status, done.text, true),
         }
     }

@@ -19,6 +19,7 @@ use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{
     Act, Command, Done, Handover, Order, Outcome, PeerMessage, PeerReply, Revision, Settings, State, Vote,
 };
+use crate::decide::handover::PASSING_MS;
 use crate::decide::rules;
 use matriarch_raft::Group;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use tokio::sync::watch;
 const FIND_LEADER_MS: u64 = 5_000;
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// The leader needs one proposal, which has a deadline of 5 s, and one confirmation.
-const FORWARD: Duration = Duration::from_secs(8);
+/// The leader needs one proposal, which has a deadline of 5 s, one confirmation, and may wait for a candidate before.
+const FORWARD: Duration = Duration::from_secs(10);
 /// What was changed reaches the node that was asked within a heartbeat.
 const ARRIVES: Duration = Duration::from_secs(1);
 /// So many changes of something else in a row while one order is judged are no accident.
@@ -49,6 +50,8 @@ pub struct Orders {
 pub(super) enum Judged {
     /// It is answered without a change.
     Answer(Done),
+    /// It cannot be done, and may be in a moment; where that lasts it is answered so.
+    NotYet(Done),
     /// Propose this by this name for this reason; then it is answered so.
     Propose(Box<Act>, &'static str, String, Done),
 }
@@ -123,7 +126,9 @@ impl Orders {
     /// Carries out an order where this node leads; `None` where it does not, and nothing was done.
     pub(super) async fn obey(&self, order: &Order) -> Option<Done> {
         let mut ground: Option<Ground> = None;
-        for _ in 0..ATTEMPTS {
+        let until = clock::now().plus(PASSING_MS);
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
             let lead = self.group.status().borrow().lead?;
             self.group.confirm().await.ok()?;
             let state = self.state.borrow().clone();
@@ -133,7 +138,11 @@ impl Orders {
                 return Some(Done::text(409, "something else was changed at the same time"));
             }
             let (act, rule, reason, done) = match self.judge(order, &state, &settings) {
-                Judged::Answer(done) => return Some(done),
+                Judged::NotYet(_) if clock::now() < until => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    continue;
+                }
+                Judged::Answer(done) | Judged::NotYet(done) => return Some(done),
                 Judged::Propose(act, rule, reason, done) => (act, rule, reason, done),
             };
             if let Some(why) = rules::too_old(&state, &act) {
@@ -156,7 +165,7 @@ impl Orders {
                     return Some(done.at(revision));
                 }
                 Ok(Outcome::Refused(why)) => return Some(Done::text(412, why)),
-                Ok(Outcome::Stale(_)) => {}
+                Ok(Outcome::Stale(_)) => attempts += 1,
                 Err(done) => return Some(done),
             }
         }

@@ -14,6 +14,7 @@ use super::reporter::Word;
 use super::restart::Wishes;
 use super::tenancy::Tenancy;
 use super::wal_gone::WalGone;
+use super::words::Ending;
 use crate::clock;
 use crate::cluster::{
     Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
@@ -106,6 +107,8 @@ pub struct Agent {
     /// How long nobody served before this node did.
     pub(super) gap: Gap,
     pub(super) primary_answers: Option<bool>,
+    /// How the last postmaster ended, or would end now.
+    pub(super) ending: Ending,
     /// The epoch that is over here, and why.
     pub(super) ended: Option<(Epoch, String)>,
     /// A checkpoint has completed since the promotion.
@@ -116,6 +119,8 @@ pub struct Agent {
     pub(super) timeline_seen: Option<(i32, Timeline)>,
     /// Since when the standby is without its stream although its primary is well.
     pub(super) adrift_since: Option<Moment>,
+    /// The dynamic configuration that was written down beside the data of this postmaster.
+    pub(super) kept: Option<(i32, String)>,
     /// What this postmaster was last configured with.
     pub(super) configured: Option<Wanted>,
     /// The node file was read again: PostgreSQL's files are written, and read by it, although nothing changed.
@@ -205,11 +210,13 @@ impl Agent {
             lookout: Lookout::new(),
             gap: Gap::default(),
             primary_answers: None,
+            ending: Ending::default(),
             ended: None,
             checkpointed: None,
             streamed_in: None,
             timeline_seen: None,
             adrift_since: None,
+            kept: None,
             configured: None,
             reread: false,
             nameless: true,
@@ -376,6 +383,7 @@ impl Agent {
         self.duty = self.judge(&state, now);
         self.look_after_restart(&state, now);
         self.step(&state, now)?;
+        self.keep_configuration(&state);
         self.publish(&state, now);
         Ok(())
     }

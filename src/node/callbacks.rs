@@ -66,7 +66,7 @@ impl Told {
         let due = match (before.unwrap_or(Service::Down), service) {
             (Service::Down, Service::Down) => None,
             (was, Service::Down) => {
-                // A restart is one event, told when it is done; a crash is not of our making.
+                // A restart that was asked for is one event, told when it is done; a crash is not of our making.
                 (self.stopping && !self.restarting).then_some(("on_stop", was.role()))
             }
             (Service::Down, up) => {
@@ -152,6 +152,17 @@ impl Agent {
     pub(super) fn callbacks_expect_stop(&mut self, restarting: bool) {
         self.callbacks.told.stopping = true;
         self.callbacks.told.restarting = restarting;
+    }
+
+    /// What was a primary until now could not be started again: it is none for whoever listens.
+    pub(super) fn callbacks_after_failed_start(&mut self) {
+        let told = &mut self.callbacks.told;
+        told.restarting = false;
+        if told.last == Some(Service::Primary)
+            && let Some(hands) = self.hands()
+        {
+            self.callbacks.fire(&hands, "on_role_change", Role::Demoted);
+        }
     }
 
     /// PostgreSQL has read its configuration again.

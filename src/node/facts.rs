@@ -2,8 +2,8 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, GuardFacts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, PostgresState,
-    RaftFacts, Report, Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
+    Facts, GuardFacts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, RaftFacts, Report,
+    Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
 };
 use crate::config::{self, Config};
 use crate::decide::duty::{Data, Duty, Process};
@@ -36,6 +36,7 @@ pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::I
 impl Agent {
     /// Publishes the report and the facts; an important change goes out at once.
     pub(super) fn publish(&mut self, state: &Arc<State>, now: Moment) {
+        self.note_ending();
         let oldest = self.wal_kept();
         let mut report = self.report(state, now);
         if let Some(postgres) = &mut report.postgres {
@@ -196,32 +197,6 @@ impl Agent {
         })
     }
 
-    fn postgres_state(&self) -> PostgresState {
-        match self.job.as_ref().map(|job| &job.purpose) {
-            Some(Purpose::Bootstrap(_)) if self.guard.postmaster.is_none() => return PostgresState::Initdb,
-            // It counts as running only once its roles are there: nobody could follow it before.
-            Some(Purpose::Bootstrap(_)) => return PostgresState::Starting,
-            Some(Purpose::Clone) => return PostgresState::CreatingReplica,
-            Some(Purpose::Again) => return PostgresState::Restarting,
-            Some(Purpose::Stop) if self.restarts_after().is_some() => return PostgresState::Restarting,
-            Some(Purpose::Fence | Purpose::Stop) if self.guard.postmaster.is_some() => {
-                return PostgresState::Stopping;
-            }
-            _ => {}
-        }
-        match self.process() {
-            // It serves somebody, but not this cluster: that begins with a lease.
-            Process::Up(Some(Role::Primary)) if self.hosts_guest() => PostgresState::Starting,
-            Process::Up(Some(_)) if self.probed.failing_since.is_none() => PostgresState::Running,
-            Process::Up(Some(_)) => PostgresState::Unknown,
-            Process::Up(None) => PostgresState::Starting,
-            Process::Ending => PostgresState::Stopping,
-            Process::Down if self.restarts_after().is_some() => PostgresState::Restarting,
-            Process::Down if self.ended.is_some() => PostgresState::Crashed,
-            Process::Down => PostgresState::Stopped,
-        }
-    }
-
     fn postgres_report(&self, now: Moment) -> PostgresReport {
         let pid = self.guard.postmaster;
         let probe = self
@@ -263,15 +238,6 @@ impl Agent {
             report.checkpointed = self.checkpointed.is_some() && self.checkpointed == self.running;
         }
         report
-    }
-
-    fn role(&self) -> Role {
-        match self.process() {
-            Process::Up(Some(role)) => role,
-            _ if self.ended.is_some() => Role::Demoted,
-            _ if self.holdings.system_id().is_none() => Role::Uninitialized,
-            _ => Role::Replica,
-        }
     }
 
     fn facts(&self, state: &Arc<State>, report: Arc<Report>, now: Moment) -> Facts {

@@ -50,6 +50,7 @@ impl Agent {
         self.trouble = Some(format!("was stopped for the {} to {}", asked.word(), begun.to));
         self.proof = None;
         self.finish_in_pause();
+        self.callbacks_expect_stop(false);
         self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
     }
 }

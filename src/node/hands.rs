@@ -402,6 +402,7 @@ fn setup(config: &Config, section: &PostgresConfig) -> postgres::Setup {
         config_dir: section.config_dir.clone(),
         custom_conf: section.custom_conf.clone(),
         bin_dir: section.bin_dir.clone(),
+        bin_names: section.bin_name.clone(),
         listen_addresses: section.listen.addresses.clone(),
         port: section.listen.port,
         unix_socket_dir: socket,

@@ -28,6 +28,7 @@ mod handover;
 mod hands;
 mod job;
 mod jobs;
+mod keepsake;
 pub mod last_word;
 pub mod ledger;
 mod lookout;
@@ -45,6 +46,7 @@ mod steps;
 mod synchronous;
 pub mod tenancy;
 mod wal_gone;
+mod words;
 
 pub use agent::{Agent, AgentError, AgentParts};
 pub use facts::info;

@@ -2,16 +2,15 @@
 
 use super::agent::Agent;
 use crate::cluster::{Done, Settings};
-use crate::config::{self, Config};
+use crate::config::{self, Config, NewParameters};
 use crate::postgres::Refused;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// More orders than this at one time are somebody's mistake.
 const WAITING: usize = 16;
-/// A restart may have to replay a long log.
+/// Everything but a restart, which may have to replay a long log and has a deadline of its own.
 const ANSWERED: Duration = Duration::from_secs(600);
 
 /// What is asked.
@@ -60,17 +59,20 @@ pub fn channel() -> (NodeOrders, mpsc::Receiver<Asked>) {
 impl NodeOrders {
     /// Asks the node loop and waits for its answer.
     pub async fn ask(&self, order: NodeOrder) -> Done {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
+        let restarts = matches!(order, NodeOrder::Restart(_));
         if self.0.try_send(Asked { order, answer }).is_err() {
             return Done::text(503, "this node is busy or stopping, try again");
         }
-        match tokio::time::timeout(ANSWERED, answered).await {
-            Ok(Ok(done)) => done,
-            _ => Done::text(
-                503,
-                "this node did not answer, it is unknown whether anything was done",
-            ),
-        }
+        let said = match restarts {
+            true => (&mut answered).await.ok(),
+            false => tokio::time::timeout(ANSWERED, &mut answered)
+                .await
+                .ok()
+                .and_then(Result::ok),
+        };
+        let silent = "this node did not answer, it is unknown whether anything was done";
+        said.unwrap_or_else(|| Done::text(503, silent))
     }
 }
 
@@ -85,8 +87,7 @@ impl Agent {
             }
             NodeOrder::Restart(body) => return self.ask_restart(&body, asked.answer),
             NodeOrder::CancelRestart => self.cancel_restart(),
-            // A copy is always made from the primary.
-            NodeOrder::Reinitialize { force, .. } => self.reinitialize(force),
+            NodeOrder::Reinitialize { force, from_leader } => self.reinitialize(force, from_leader),
         };
         // Whoever asked may have gone.
         let _ = asked.answer.send(done);
@@ -97,18 +98,21 @@ impl Agent {
     fn vet(&self, change: &str, whole: bool, answer: oneshot::Sender<Done>) {
         let state = self.parts.state.borrow().clone();
         let old = self.parts.settings.borrow().clone();
-        let fresh = match suitable(&self.parts.config, &state.config, &old, change, whole) {
-            Ok(fresh) => fresh,
+        let found = match suitable(&self.parts.config, &state.config, &old, change, whole) {
+            Ok(found) => found,
             Err(why) => {
                 // Whoever asked may have gone.
                 let _ = answer.send(Done::text(422, why));
                 return;
             }
         };
+        for line in &found.idle {
+            tracing::warn!("{line}");
+        }
         let postgres = self.parts.hands.as_ref().map(|hands| hands.postgres.clone());
         tokio::spawn(async move {
             let refused = match postgres {
-                Some(postgres) if !fresh.is_empty() => postgres.vet(&fresh).await,
+                Some(postgres) if !found.fresh.is_empty() => postgres.vet(&found.fresh).await,
                 _ => Ok(Vec::new()),
             };
             let done = match refused {
@@ -128,7 +132,7 @@ impl Agent {
     }
 }
 
-/// The parameters that PostgreSQL has to judge, or what is wrong as far as this node can tell without it. What the
+/// The parameters that are new, or what is wrong as far as this node can tell without it. What the
 /// leader says anyway is left to it.
 fn suitable(
     config: &Config,
@@ -136,13 +140,13 @@ fn suitable(
     old: &Settings,
     change: &str,
     whole: bool,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<NewParameters, String> {
     let text = match config::amended(current, change, whole) {
         Ok(Some(text)) => text,
-        _ => return Ok(BTreeMap::new()),
+        _ => return Ok(NewParameters::default()),
     };
     let Ok(new) = config::settings(&text) else {
-        return Ok(BTreeMap::new());
+        return Ok(NewParameters::default());
     };
     config::check_ttl(&config.raft, &new).map_err(|why| format!("dynamic configuration: ttl: {why}"))?;
     config::new_parameters(old, &new).map_err(|wrong| wrong.join("; "))

@@ -21,8 +21,8 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Somebody waits for the answer; after this long it is no.
-const PATIENCE_MS: u64 = 590_000;
+/// Somebody waits for the answer: it is no when the start has taken longer than it may, and everything before it so long.
+const BEFORE_START_MS: u64 = 290_000;
 /// How long a fast stop of a primary may take before it becomes an immediate one: clients are waiting.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -33,6 +33,8 @@ pub(super) struct Wishes {
     scheduled: Option<Scheduled>,
     /// The data is to be replaced although nothing is wrong with it.
     pub(super) fresh_copy: bool,
+    /// By a copy of the primary's, whatever else could be copied.
+    pub(super) from_leader: bool,
 }
 
 /// A restart under way.
@@ -133,16 +135,24 @@ impl Agent {
         }
         match self.process() {
             Process::Up(Some(_)) => None,
-            Process::Down if self.rests_as_standby() => None,
+            Process::Down if self.rests_in_pause() => None,
             _ => Some("postgres is still starting".to_owned()),
         }
     }
 
-    /// A standby that is down stays so only in a pause.
-    fn rests_as_standby(&self) -> bool {
+    /// What is down stays so only in a pause.
+    fn rests_in_pause(&self) -> bool {
         let state = self.parts.state.borrow();
+        let over = self.epoch_over(&state).is_some();
         let primary = state.primacy.held().is_some_and(|(holder, _)| *holder == self.me);
-        state.pause.is_on() && !primary
+        state.pause.is_on() && (!primary || over)
+    }
+
+    /// The epoch that is agreed for this node and has ended here.
+    fn epoch_over(&self, state: &State) -> Option<Epoch> {
+        let (holder, epoch) = state.primacy.held()?;
+        let over = self.ended.as_ref().is_some_and(|(ended, _)| *ended >= epoch);
+        (*holder == self.me && over).then_some(epoch)
     }
 
     /// What takes long and must not be disturbed.
@@ -163,15 +173,21 @@ impl Agent {
     fn begin_restart(&mut self, timeout_s: Option<u64>, answer: Option<oneshot::Sender<Done>>) {
         tracing::info!("an operator asks for a restart of PostgreSQL");
         self.prepared = None;
-        let only_start = self.process() == Process::Down;
+        self.callbacks_expect_stop(true);
+        // A primary that a pause left down begins its next epoch as after any other stop.
+        let down = self.process() == Process::Down;
+        let ending = self.epoch_over(&self.parts.state.borrow()).filter(|_| down);
+        let only_start = down && ending.is_none();
         if only_start {
             self.finish_in_pause();
         }
+        let start_s = timeout_s.unwrap_or(self.parts.settings.borrow().primary_start_timeout_s);
+        let patience_ms = start_s.saturating_mul(1_000).saturating_add(BEFORE_START_MS);
         self.wishes.again = Some(Again {
             answer,
             timeout_s,
-            until: clock::now().plus(PATIENCE_MS),
-            ending: None,
+            until: clock::now().plus(patience_ms),
+            ending,
             begun: false,
             only_start,
         });
@@ -296,7 +312,7 @@ impl Agent {
     }
 
     /// Replaces the data of a replica by a new copy.
-    pub(super) fn reinitialize(&mut self, force: bool) -> Done {
+    pub(super) fn reinitialize(&mut self, force: bool, from_leader: bool) -> Done {
         let held = self
             .parts
             .state
@@ -322,6 +338,7 @@ impl Agent {
         }
         self.restarted(false);
         self.wishes.fresh_copy = true;
+        self.wishes.from_leader = from_leader;
         self.holdings.data = Data::Broken("an operator asked for a new copy".to_owned());
         Done::text(200, "reinitialize started")
     }

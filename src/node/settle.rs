@@ -65,6 +65,9 @@ impl Agent {
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.fitness.doubt(now);
+                if matches!(purpose, Purpose::Restart(_)) {
+                    self.callbacks_after_failed_start();
+                }
                 self.trouble = Some(format!("could not become primary: {why}"));
                 self.spared
                     .failed(format!("it could not become primary: {why}"), now);
@@ -77,6 +80,7 @@ impl Agent {
                     facts.reached = None;
                 })?;
                 self.holdings = Holdings::default();
+                self.wishes.from_leader = false;
                 if std::mem::take(&mut self.wishes.fresh_copy) {
                     self.finish_in_pause();
                 }

@@ -459,7 +459,7 @@ impl Agent {
         // What failed with the preferred source may succeed with the primary, and the other way round.
         let preferred = self
             .preferred_source(state)
-            .filter(|_| self.failed_copies.is_multiple_of(2));
+            .filter(|_| self.failed_copies.is_multiple_of(2) && !self.wishes.from_leader);
         let endpoint = preferred.unwrap_or(endpoint);
         tracing::info!("copying the data from {endpoint}: {why}");
         let copy = jobs::new_incarnation();

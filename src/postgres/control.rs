@@ -169,7 +169,7 @@ impl Postgres {
             program: "pg_controldata",
             why,
         };
-        let path = self.parts.bin_dir.join("pg_controldata");
+        let path = self.program("pg_controldata");
         let mut command = Command::new(&path);
         command.arg("-D").arg(dir).env("LC_ALL", "C").current_dir("/");
         command

@@ -2,6 +2,7 @@
 
 use super::error::PostgresError;
 use super::files::Owner;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,19 +50,28 @@ impl Version {
     }
 }
 
+/// Programs that have another name than PostgreSQL gave them.
+type Names = BTreeMap<String, String>;
+
+/// Where a program is.
+pub(super) fn place(dir: &Path, names: &Names, program: &str) -> PathBuf {
+    dir.join(names.get(program).map_or(program, String::as_str))
+}
+
 /// The directory of the whole set of programs, and their version.
-pub(super) fn programs(setting: Option<&Path>) -> Result<(PathBuf, Version), PostgresError> {
+pub(super) fn programs(setting: Option<&Path>, names: &Names) -> Result<(PathBuf, Version), PostgresError> {
     let dir = match setting {
-        Some(dir) => match missing(dir) {
+        Some(dir) => match missing(dir, names) {
             None => dir.to_owned(),
             Some(program) => {
                 return Err(PostgresError::Misconfigured(format!(
-                    "postgresql.bin_dir: {} holds no {program}; name the directory with all of PostgreSQL's programs",
-                    dir.display()
+                    "postgresql.bin_dir: there is no {}; name the directory with all of PostgreSQL's programs, and what \
+                     has another name in postgresql.bin_name",
+                    place(dir, names, program).display()
                 )));
             }
         },
-        None => search().ok_or_else(|| {
+        None => search(names).ok_or_else(|| {
             PostgresError::Misconfigured(format!(
                 "no directory in PATH, /usr/lib/postgresql/*/bin or /usr/pgsql-*/bin holds all of {}; \
                  set postgresql.bin_dir",
@@ -69,7 +79,7 @@ pub(super) fn programs(setting: Option<&Path>) -> Result<(PathBuf, Version), Pos
             ))
         })?,
     };
-    let version = version(&dir)?;
+    let version = version(&place(&dir, names, "postgres"))?;
     if !MAJORS.contains(&version.major) {
         return Err(PostgresError::Misconfigured(format!(
             "postgresql.bin_dir: {} holds PostgreSQL {}; versions {} to {} are supported",
@@ -82,20 +92,21 @@ pub(super) fn programs(setting: Option<&Path>) -> Result<(PathBuf, Version), Pos
     Ok((dir, version))
 }
 
-fn missing(dir: &Path) -> Option<&'static str> {
-    PROGRAMS.into_iter().find(|program| !dir.join(program).is_file())
+fn missing(dir: &Path, names: &Names) -> Option<&'static str> {
+    let is_missing = |program: &&str| !place(dir, names, program).is_file();
+    PROGRAMS.into_iter().find(is_missing)
 }
 
-fn search() -> Option<PathBuf> {
+fn search(names: &Names) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).find(|dir| dir.is_absolute() && missing(dir).is_none());
+    let in_path = std::env::split_paths(&path).find(|dir| dir.is_absolute() && missing(dir, names).is_none());
     in_path.or_else(|| {
         let debian = numbered("/usr/lib/postgresql", "");
         let red_hat = numbered("/usr", "pgsql-");
         let whole = debian
             .into_iter()
             .chain(red_hat)
-            .filter(|(_, dir)| missing(dir).is_none());
+            .filter(|(_, dir)| missing(dir, names).is_none());
         whole
             .filter(|(major, _)| MAJORS.contains(major))
             .max()
@@ -115,13 +126,12 @@ fn numbered(parent: &str, prefix: &str) -> Vec<(u32, PathBuf)> {
     entries.flatten().filter_map(number).collect()
 }
 
-fn version(dir: &Path) -> Result<Version, PostgresError> {
-    let program = dir.join("postgres");
-    let output = std::process::Command::new(&program)
+fn version(program: &Path) -> Result<Version, PostgresError> {
+    let output = std::process::Command::new(program)
         .arg("--version")
         .env("LC_ALL", "C")
         .output()
-        .map_err(PostgresError::file("run the program", &program))?;
+        .map_err(PostgresError::file("run the program", program))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Version::parse(&text).ok_or_else(|| {
         PostgresError::Misconfigured(format!(
@@ -198,6 +208,26 @@ fn user_name(uid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_of_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Names::from([("postgres".to_owned(), "postgres-15".to_owned())]);
+        for program in PROGRAMS {
+            let text = "#!/bin/sh\necho 'postgres (PostgreSQL) 15.18'\n";
+            let path = place(dir.path(), &names, program);
+            fs::write(&path, text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&path, mode).unwrap();
+        }
+        let (_, version) = programs(Some(dir.path()), &names).unwrap();
+        assert_eq!(version.num, 150_018);
+        let refused = programs(Some(dir.path()), &Names::new()).unwrap_err();
+        assert!(
+            refused.to_string().contains("/postgres; name the directory"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn versions() {

@@ -6,6 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Where Patroni keeps the dynamic configuration, in the data directory.
+const KEPT: &str = "patroni.dynamic.json";
+
 /// What postmaster.pid says: the process, its directory, start, port, directory of its socket, address, ...
 struct PidFile {
     pid: i32,
@@ -88,7 +91,7 @@ impl Postgres {
             return BTreeMap::new();
         }
         let ask = |name: &'static str| {
-            let mut command = Command::new(self.parts.bin_dir.join("postgres"));
+            let mut command = Command::new(self.program("postgres"));
             command
                 .args(["-C", name, "-D"])
                 .arg(self.data_dir())
@@ -108,7 +111,12 @@ impl Postgres {
 
     /// The dynamic configuration as Patroni kept it beside the data.
     pub fn kept_by_patroni(&self) -> Option<String> {
-        files::read(&self.data_dir().join("patroni.dynamic.json")).ok()?
+        files::read(&self.data_dir().join(KEPT)).ok()?
+    }
+
+    /// Keeps it there as Patroni does.
+    pub fn keep_configuration(&self, text: &str) -> Result<(), PostgresError> {
+        files::replace_changed(&self.data_dir().join(KEPT), text, self.owner()).map(drop)
     }
 
     /// Which file the server read when it was last started, as postmaster.opts tells; it stays after a stop.

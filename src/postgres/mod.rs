@@ -80,7 +80,7 @@ struct Parts {
 impl Postgres {
     /// Finds the programs, checks version and ownership; touches nothing.
     pub fn new(setup: Setup) -> Result<Self, PostgresError> {
-        let (bin_dir, version) = find::programs(setup.bin_dir.as_deref())?;
+        let (bin_dir, version) = find::programs(setup.bin_dir.as_deref(), &setup.bin_names)?;
         let owner = find::owner(&setup.data_dir)?;
         Ok(Self {
             parts: Arc::new(Parts {
@@ -102,6 +102,11 @@ impl Postgres {
                 owner: self.parts.owner,
             }),
         }
+    }
+
+    /// Where a program is.
+    fn program(&self, name: &str) -> PathBuf {
+        find::place(&self.parts.bin_dir, &self.parts.setup.bin_names, name)
     }
 
     /// Version of the programs.
@@ -149,7 +154,7 @@ impl Postgres {
                 .map(|(name, value)| format!("--{name}={value}")),
         );
         StartSpec {
-            program: self.parts.bin_dir.join("postgres"),
+            program: self.program("postgres"),
             args,
             env: Vec::new(),
             data_dir: self.data_dir().to_owned(),

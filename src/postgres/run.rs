@@ -98,7 +98,7 @@ impl Postgres {
         output: impl FnMut(&str) + Send,
         errors: impl FnMut(&str) + Send,
     ) -> Result<Finished, PostgresError> {
-        let path = self.parts.bin_dir.join(program.name);
+        let path = self.program(program.name);
         let mut command = Command::new(&path);
         command
             .args(&program.args)

@@ -15,6 +15,8 @@ pub struct Setup {
     pub custom_conf: Option<PathBuf>,
     /// Where the programs are; `None`: to be found.
     pub bin_dir: Option<PathBuf>,
+    /// Programs that have another name there.
+    pub bin_names: BTreeMap<String, String>,
     /// Value of `listen_addresses`.
     pub listen_addresses: String,
     /// The port.
