@@ -47,6 +47,7 @@ impl Node {
             config_dir: dir.join(name),
             custom_conf: None,
             bin_dir: None,
+            bin_names: BTreeMap::new(),
             listen_addresses: "127.0.0.1".to_owned(),
             port,
             unix_socket_dir: None,

@@ -1,9 +1,10 @@
 //! The configuration applied to the hands: what the jobs need of PostgreSQL, in the node's own terms.
 
+use crate::clock;
 use crate::cluster::{MemberName, Settings};
 use crate::config::{self, Config, Effective, PostgresConfig};
 use crate::guard::{Guard, StartSpec, WatchdogState};
-use crate::postgres::{self, Postgres, ServerConf, Session, Upstream};
+use crate::postgres::{self, Postgres, ServerConf, Session, Streams, Upstream};
 use nix::unistd::{AccessFlags, access};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use tokio::sync::Mutex;
 
 /// A living guard takes a deadline within a millisecond.
 const ENFORCED_WITHIN: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether a standby holds up a stop.
+const LOOK_AT_STREAMS: Duration = Duration::from_millis(250);
 
 /// How long `before_stop` may hold up a clean stop.
 const BEFORE_STOP: Duration = Duration::from_secs(60);
@@ -273,6 +277,30 @@ impl Hands {
         tokio::time::timeout(patience, gone)
             .await
             .is_ok_and(|waited| waited.is_ok())
+    }
+
+    /// The same for a server that was told to stop; standbys that take nothing do not hold it up.
+    pub async fn stops_within(&self, patience: Duration) -> bool {
+        let bound = clock::now().plus(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        let mut streams = Streams::default();
+        loop {
+            let left = Duration::from_millis(bound.since(clock::now()));
+            if self.gone_within(left.min(LOOK_AT_STREAMS)).await {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+            let Some(postmaster) = self.guard.watch().borrow().postmaster else {
+                continue;
+            };
+            let postgres = self.postgres.clone();
+            let look = move || {
+                postgres.end_still_streams(postmaster, &mut streams, clock::now());
+                streams
+            };
+            streams = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        }
     }
 
     /// Creates the database cluster.

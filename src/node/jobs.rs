@@ -148,7 +148,7 @@ pub async fn fence(hands: Hands) -> Done {
 pub async fn stop(hands: Hands, patience: Duration) -> Done {
     hands.before_stop().await;
     let _ = hands.guard.signal(nix::sys::signal::Signal::SIGINT).await;
-    if hands.gone_within(patience).await {
+    if hands.stops_within(patience).await {
         return Done::Good;
     }
     tracing::warn!(

@@ -65,7 +65,7 @@ impl Agent {
             Done::NotRisen(epoch, why) => {
                 tracing::error!("did not become primary of epoch {epoch}: {why}");
                 self.fitness.doubt(now);
-                if matches!(purpose, Purpose::Restart(_)) {
+                if matches!(purpose, Purpose::Restart(_) | Purpose::Bootstrap(_)) {
                     self.callbacks_after_failed_start();
                 }
                 self.trouble = Some(format!("could not become primary: {why}"));

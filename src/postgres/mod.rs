@@ -44,6 +44,7 @@ mod run;
 mod session;
 mod setup;
 mod stale_pid;
+mod streams;
 mod sys;
 mod timelines;
 mod vet;
@@ -58,6 +59,7 @@ pub use probe::Probe;
 pub use proof::Proof;
 pub use session::Session;
 pub use setup::{Login, ServerConf, Setup, StartSpec, Upstream, slot_name};
+pub use streams::Streams;
 pub use vet::Refused;
 
 use files::Owner;

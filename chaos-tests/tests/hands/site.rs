@@ -56,6 +56,7 @@ impl Site {
             config_dir: self.path().join(format!("data{index}")),
             custom_conf: None,
             bin_dir: None,
+            bin_names: BTreeMap::new(),
             listen_addresses: self.addresses.ip(index).to_string(),
             port: POSTGRES_PORT,
             unix_socket_dir: Some(socket),

@@ -60,6 +60,18 @@ async fn callbacks_are_told_each_change_with_patronis_words() {
     for replica in herd.others(old) {
         until_told(&herd, replica, &format!("on_start replica {scope}")).await;
     }
+    for (node, role) in [(old, "primary"), (herd.others(old)[0], "replica")] {
+        let before = told(&herd.nodes[node]).len();
+        let answer = herd.nodes[node].order("POST", "/restart", "{}").await;
+        assert_eq!(answer, (200, "restarted successfully".to_owned()));
+        until_told(&herd, node, &format!("on_restart {role} {scope}")).await;
+        let lines = told(&herd.nodes[node]).split_off(before);
+        let other = lines
+            .iter()
+            .any(|line| line.starts_with("on_st") || line.starts_with("on_role"));
+        assert!(!other, "a restart is one event: {lines:?}");
+    }
+    herd.await_whole(60).await;
     herd.nodes[old].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     until_told(&herd, new, &format!("on_role_change primary {scope}")).await;
@@ -70,6 +82,56 @@ async fn callbacks_are_told_each_change_with_patronis_words() {
     let lines = told(&herd.nodes[third]);
     let place = |what: &str| lines.iter().position(|line| line.starts_with(what));
     assert!(place("before_stop") < place("on_stop"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_hands_over_is_told_that_it_stops_and_follows() {
+    let mut herd = Herd::new(2, Options::default());
+    herd.nodes.iter().for_each(listen);
+    herd.nodes.iter_mut().for_each(Node::start);
+    let old = herd.await_whole(60).await;
+    let (new, scope) = (
+        herd.others(old)[0],
+        herd.nodes[old].patroni("/patroni/scope").await.unwrap(),
+    );
+    let body = format!(r#"{{"leader": "{}"}}"#, herd.nodes[old].name);
+    assert_eq!(herd.nodes[old].order("POST", "/switchover", &body).await.0, 200);
+    until_told(&herd, new, &format!("on_role_change primary {scope}")).await;
+    until_told(&herd, old, &format!("on_role_change replica {scope}")).await;
+    let lines = told(&herd.nodes[old]);
+    let place = |what: String| lines.iter().position(|line| *line == what);
+    let (stopped, changed) = (
+        place(format!("on_stop primary {scope}")),
+        place(format!("on_role_change replica {scope}")),
+    );
+    assert!(stopped.is_some() && stopped < changed, "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_cannot_be_started_again_is_told_to_be_demoted() {
+    let mut herd = Herd::new(1, Options::default());
+    listen(&herd.nodes[0]);
+    herd.nodes[0].start();
+    herd.await_primary(60, |_| true).await;
+    let scope = herd.nodes[0].patroni("/patroni/scope").await.unwrap();
+    until_told(&herd, 0, &format!("on_start primary {scope}")).await;
+    herd.until("the cluster is founded", 20, async || {
+        herd.nodes[0].log().contains("rule=initialized")
+    })
+    .await;
+    // A server that runs keeps the rules that it has; none starts with these.
+    let rules = herd.nodes[0].data_dir().join("pg_hba.conf");
+    let good = std::fs::read(&rules).unwrap();
+    std::fs::write(&rules, "no rule\n").unwrap();
+    herd.nodes[0].kill_postmaster();
+    until_told(&herd, 0, &format!("on_role_change demoted {scope}")).await;
+    std::fs::write(&rules, good).unwrap();
+    // Should it have failed often meanwhile, it is left alone for a minute.
+    herd.await_primary(90, |_| true).await;
+    herd.until("on_start as the last word", 20, async || {
+        told(&herd.nodes[0]).last() == Some(&format!("on_start primary {scope}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,7 @@ mod pause;
 mod primary_dies;
 mod process;
 mod quorum;
+mod restart;
 mod return_home;
 mod scripts;
 mod settings;

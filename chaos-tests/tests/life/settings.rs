@@ -46,6 +46,40 @@ async fn postmasters(herd: &Herd) -> Vec<Option<String>> {
     all
 }
 
+/// Beside the data of every node, as Patroni keeps it.
+async fn await_kept(herd: &Herd, config: &str) {
+    let config: serde_json::Value = serde_json::from_str(config).unwrap();
+    herd.until("the configuration beside the data", RETURN_S, async || {
+        herd.nodes.iter().all(|node| {
+            let text = std::fs::read_to_string(node.data_dir().join("patroni.dynamic.json"));
+            serde_json::from_str::<serde_json::Value>(&text.unwrap_or_default()).ok() == Some(config.clone())
+        })
+    })
+    .await;
+}
+
+/// Scripts send back whole configurations; what is not theirs to choose stands in them and changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_to_the_node_file_is_taken_and_has_no_effect() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let port = herd.nodes[primary].sql("SHOW port").await.unwrap();
+    let change = r#"{"postgresql":{"parameters":{"port":1,"listen_addresses":"nowhere","cluster_name":"x","hot_standby":"off",
+        "work_mem":"5MB"}}}"#;
+    let (status, text) = asked(&herd, primary, "PATCH", "/config", change).await;
+    assert_eq!(status, 200, "{text}");
+    await_setting(&herd, "work_mem", "5MB").await;
+    await_setting(&herd, "hot_standby", "on").await;
+    await_setting(&herd, "port", &port).await;
+    await_pending(&herd, |_| false).await;
+    let line = "postgresql.parameters.port has no effect: it comes from the node file";
+    assert!(herd.nodes[primary].log().contains(line));
+    let again = herd.others(primary)[0];
+    let answer = asked(&herd, again, "POST", "/restart", "{}").await;
+    assert_eq!(answer, (200, "restarted successfully".to_owned()));
+    herd.await_whole(RESTART_S).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_reach_every_node_and_a_restart_is_the_operators() {
     let herd = Herd::three().await;
@@ -62,6 +96,7 @@ async fn settings_reach_every_node_and_a_restart_is_the_operators() {
         asked(&herd, replica, "PATCH", "/config", change).await,
         (200, body.clone())
     );
+    await_kept(&herd, &body).await;
 
     for (wrong, why) in [
         (r#"{"postgresql":{"parameters":{"work_mem":"banana"}}}"#, "banana"),

@@ -135,6 +135,35 @@ async fn a_candidate_that_stands_still_costs_a_pause_and_no_row() {
     crowd.judge(&herd).await.0.demand_nothing_lost();
 }
 
+/// A fast stop waits until every standby has the last record: one that takes nothing is not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bystander_that_stands_still_holds_up_no_switchover() {
+    let herd = grown(None).await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let crowd = Crowd::gather(&herd).await;
+    let (to, bystander) = (herd.others(old)[0], herd.others(old)[1]);
+    let frozen = herd.nodes[bystander].freeze_receiver();
+    crowd.await_flow(&herd).await;
+    let (begun, since) = (herd.nodes[old].log().len(), matriarch::clock::boot_ns());
+    let body = switchover(&herd, old, to);
+    let answer = herd.nodes[old].order("POST", "/switchover", &body).await;
+    let expected = format!("Successfully switched over to \"{}\"", herd.nodes[to].name);
+    assert_eq!(answer, (200, expected), "{}", herd.portrait().await);
+    crowd.await_flow(&herd).await;
+    herd.nodes[bystander].discard_receiver(frozen);
+    assert_eq!(herd.await_whole(RETURN_S).await, to);
+    let log = herd.nodes[old].log_since(begun);
+    assert!(log.contains("its stream is ended"), "it was not held up: {log}");
+    for word in ["stopping at once", "rewinding", "copying the data"] {
+        assert!(!log.contains(word), "{word}: {log}");
+    }
+    let (verdict, writes) = crowd.judge(&herd).await;
+    verdict.demand_nothing_lost();
+    let gap_s = oracle::gap_s(&writes, since);
+    eprintln!("gap {gap_s:.2} s beside a standby that stands still");
+    assert!(gap_s < 6.0, "{gap_s} s without writes");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduled_switchover_is_shown_deleted_and_carried_out() {
     let herd = grown(None).await;
