@@ -15,6 +15,7 @@ pub mod node;
 pub mod notify;
 pub mod postgres;
 mod private_key;
+pub mod proxy;
 pub mod sys;
 mod systemd;
 pub mod vip;

@@ -10,5 +10,6 @@
 mod copies;
 mod files;
 mod log_end;
+mod moves;
 mod site;
 mod streams;

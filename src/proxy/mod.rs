@@ -1,0 +1,3 @@
+//! Client connections are led to the server that serves them.
+
+pub mod session;
