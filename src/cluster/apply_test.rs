@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::{Incarnation, Lsn, Revision};
 use crate::decide::golden::{act_text, recorded};
-use crate::decide::script::member_info;
+use crate::decide::script_words::member_info;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;

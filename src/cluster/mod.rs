@@ -6,6 +6,7 @@
 //! at the end only, and give a changed struct a new version (`envelope.rs`).
 
 pub mod apply;
+mod apply_check;
 mod apply_handover;
 pub mod command;
 pub mod envelope;

@@ -16,6 +16,7 @@ pub mod rejoin;
 pub mod rules;
 pub mod spared;
 pub mod sync;
+mod upkeep;
 pub mod view;
 
 #[cfg(test)]
@@ -26,3 +27,5 @@ mod random;
 pub(crate) mod script;
 #[cfg(test)]
 mod script_sync;
+#[cfg(test)]
+pub(crate) mod script_words;

@@ -1,6 +1,7 @@
 //! The words of the scripts that speak of synchronous replication.
 
-use super::script::{World, number, wal_end};
+use super::script::World;
+use super::script_words::{number, wal_end};
 use crate::cluster::{Epoch, MemberName, Primacy, Promise, Quorum, Report, SyncMode, Synced};
 
 /// `sync: mode=quorum quorum=1/b,c fencing=2`.
