@@ -155,8 +155,9 @@ pub fn out_of_place(local: &Local<'_>, why: &str) -> Option<Duty> {
         return None;
     }
     match local.process {
-        Process::Up(Some(Role::Replica)) => Some(Duty::Withdraw(why.to_owned())),
-        Process::Up(_) => None,
+        Process::Up(Some(Role::Primary)) => None,
+        // One that answers nobody was started as a standby: a primary of ours has an epoch.
+        Process::Up(_) => Some(Duty::Withdraw(why.to_owned())),
         Process::Ending | Process::Down => Some(Duty::Rest(why.to_owned())),
     }
 }
@@ -308,6 +309,10 @@ fn others(state: &State, local: &Local<'_>, primary: &MemberName) -> Duty {
     };
     if local.process == Process::Ending {
         return Duty::Rest("PostgreSQL is going down".to_owned());
+    }
+    if local.guest && local.process == Process::Up(None) {
+        // It may be somebody's primary.
+        return Duty::Rest("waiting for PostgreSQL to say what it is".to_owned());
     }
     match end.map(|end| {
         rejoin(

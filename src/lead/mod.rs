@@ -21,6 +21,7 @@ mod membership;
 mod orders;
 mod outcome;
 mod run;
+mod said;
 
 pub use desk::Desk;
 pub use inbox::Mailroom;

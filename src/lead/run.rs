@@ -1,6 +1,7 @@
 //! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
 
 use super::desk::{Agreed, Desk, Judgement};
+use super::said::Said;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{Command, MemberName, Moment, Outcome, PeerMessage, Settings, State, Vote};
@@ -32,7 +33,7 @@ pub async fn run(
     settings: watch::Receiver<Arc<Settings>>,
 ) {
     let status = group.status();
-    let mut last_line = String::new();
+    let mut said = Said::default();
     let mut handed_over = Moment(0);
     let mut poked = Moment(0);
     let mut stuck_since: Option<Moment> = None;
@@ -60,7 +61,7 @@ pub async fn run(
         let Some(judgement) = desk.judge(&agreed, clock::now(), clock::wall_ms()) else {
             continue;
         };
-        say(&judgement, &mut last_line);
+        say(&judgement, &mut said);
         if judgement.wants_news && clock::now().since(poked) >= POKE_EVERY_MS {
             poked = clock::now();
             poke(&group);
@@ -117,7 +118,7 @@ pub async fn watch_state(desk: Arc<Desk>, mut state: watch::Receiver<Arc<State>>
     }
 }
 
-fn say(judgement: &Judgement, last_line: &mut String) {
+fn say(judgement: &Judgement, said: &mut Said) {
     let line = match &judgement.verdict {
         Verdict::Propose(_, reason) => {
             tracing::info!(rule = judgement.rule, "{reason}");
@@ -129,9 +130,8 @@ fn say(judgement: &Judgement, last_line: &mut String) {
         }
         Verdict::Stand(_) => judgement.rule.to_owned(),
     };
-    if line != *last_line {
+    if said.is_news(&line, clock::now()) {
         tracing::info!("standing: {line}");
-        *last_line = line;
     }
 }
 

@@ -137,6 +137,16 @@ pub async fn configure(hands: Hands, wanted: Wanted) -> Done {
     good(work.await)
 }
 
+/// The same for a server that takes no connections yet.
+pub async fn configure_unheard(hands: Hands, wanted: Wanted) -> Done {
+    let work = async {
+        hands.configure(&wanted).await?;
+        let told = hands.guard.signal(nix::sys::signal::Signal::SIGHUP).await;
+        told.map_err(text)
+    };
+    good(work.await)
+}
+
 /// Ends everything of the data directory at once.
 pub async fn fence(hands: Hands) -> Done {
     let _ = hands.guard.signal(nix::sys::signal::Signal::SIGQUIT).await;

@@ -17,6 +17,8 @@ const LEAVE: Duration = Duration::from_secs(60);
 const LEFTOVERS_MS: u64 = 500;
 /// A paused replay may be an operator's doing, so it is looked into at this pace.
 const RAISE_EVERY_MS: u64 = 5_000;
+/// A server that has been asked in vain for so long takes signals, whatever else it does.
+const MUTE_MS: u64 = 1_000;
 /// How long a standby gets to stop cleanly before its data is rewound or replaced.
 const STOP_STANDBY: Duration = Duration::from_secs(10);
 
@@ -359,6 +361,17 @@ impl Agent {
                     jobs::configure(hands, wanted)
                 }));
             }
+            // One that is not consistent yet answers nobody, and may need log of this primary's to become so.
+            Process::Up(None)
+                if self.configured.as_ref() != Some(&wanted)
+                    && self.is_mute(now)
+                    && self.may_try("configure", now) =>
+            {
+                self.configured = Some(wanted.clone());
+                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
+                    jobs::configure_unheard(hands, wanted)
+                }));
+            }
             Process::Up(Some(Role::Replica)) if self.is_replay_paused() && self.may_try("raise", now) => {
                 self.retry_at.insert("raise", now.plus(RAISE_EVERY_MS));
                 self.job = Some(jobs::spawn(Purpose::Raise, |_| jobs::raise(hands, wanted)));
@@ -377,6 +390,12 @@ impl Agent {
             }
             _ => {}
         }
+    }
+
+    /// The server is past its first steps, in which a signal would end it, and has not answered anything yet.
+    fn is_mute(&self, now: Moment) -> bool {
+        let is_this = self.probed.postmaster == self.guard.postmaster;
+        is_this && (self.probed.failing_since).is_some_and(|since| now.since(since) > MUTE_MS)
     }
 
     fn is_replay_paused(&self) -> bool {

@@ -140,11 +140,7 @@ impl Postgres {
                 if status.code().is_some() {
                     group.disband();
                 }
-                let words = if last.is_empty() {
-                    status.to_string()
-                } else {
-                    last.into_iter().collect::<Vec<_>>().join("; ")
-                };
+                let words = reason(last.into()).unwrap_or_else(|| status.to_string());
                 Ok(Finished {
                     good: status.success(),
                     words,
@@ -172,6 +168,16 @@ impl Postgres {
             Err(Program::failed(name, finished.words))
         }
     }
+}
+
+/// Why a program failed, from what it said. A program that runs a server passes on the server's log, in which the reason
+/// would drown.
+fn reason(mut said: Vec<String>) -> Option<String> {
+    let is_log = |line: &String| line.contains(" LOG:  ");
+    if !said.iter().all(is_log) {
+        said.retain(|line| !is_log(line));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// The processes of a program that has not ended by itself; killed when dropped.
@@ -209,5 +215,21 @@ async fn lines(stream: Option<impl AsyncRead + Unpin>, mut each: impl FnMut(&str
         }
         each(String::from_utf8_lossy(&line).trim_end());
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_server_is_no_reason_unless_there_is_no_other() {
+        let log = "2026-11-21 14:00:00.000 UTC [1] LOG:  redo starts at 0/3000028";
+        let fatal = "2026-11-21 14:00:00.001 UTC [1] FATAL:  could not open file";
+        let error = "pg_rewind: error: postgres single-user mode in target cluster failed";
+        let of = |lines: &[&str]| reason(lines.iter().map(|line| (*line).to_owned()).collect());
+        assert_eq!(of(&[log, fatal, log, error]), Some(format!("{fatal}; {error}")));
+        assert_eq!(of(&[log]), Some(log.to_owned()));
+        assert_eq!(of(&[]), None);
     }
 }

@@ -218,3 +218,40 @@ async fn a_dead_postmaster_that_nobody_has_reaped_is_waited_for() {
     let log = herd.nodes[0].log_since(mark);
     assert!(!log.contains("already exists"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_is_not_consistent_yet_when_the_primary_changes_follows_the_new_one() {
+    let options = Options {
+        ttl: 6.0,
+        ..Options::default()
+    };
+    let mut herd = Herd::grown(3, options).await;
+    let (old, _) = herd.await_leader_elsewhere(30).await;
+    let late = herd.others(old)[0];
+    // Its recovery begins in one segment, and has to reach into the next one: a dropped table forces that.
+    for (node, statement) in [
+        (old, "CHECKPOINT"),
+        (late, "CHECKPOINT"),
+        (old, "CREATE TABLE short_lived (n int)"),
+        (old, "SELECT pg_switch_wal()"),
+        (old, "DROP TABLE short_lived"),
+    ] {
+        herd.nodes[node].sql(statement).await.unwrap();
+        herd.await_streaming(late, RETURN_S).await;
+    }
+    let newest = "SELECT pg_walfile_name(pg_current_wal_lsn())";
+    let newest = herd.nodes[old].sql(newest).await.unwrap();
+    herd.nodes[late].kill_whole();
+    std::fs::remove_file(herd.nodes[late].data_dir().join("pg_wal").join(&newest)).unwrap();
+    herd.nodes[old].kill_whole();
+    herd.nodes[late].start();
+    // It starts while the dead one's lease runs, and cannot answer anybody.
+    herd.until("a standby of the dead primary", 5, async || {
+        herd.nodes[late].log().contains("entering standby mode")
+            && herd.nodes[late].postmaster_pid().is_some()
+    })
+    .await;
+    assert_eq!(herd.primary().await, None, "the lease was over too early");
+    herd.await_primary(FAILOVER_S, |i| i != old && i != late).await;
+    herd.await_streaming(late, RETURN_S).await;
+}
