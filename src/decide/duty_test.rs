@@ -64,7 +64,7 @@ proptest! {
         }
         let why = "it was taken out";
         let stops = matches!(out_of_place(&local, why), Some(Duty::Withdraw(_)));
-        let is_our_standby = matches!(local.process, Process::Up(None | Some(Role::Replica)))
+        let is_our_standby = matches!(local.process, Process::Up(role) if role != Some(Role::Primary))
             && local.running.is_none() && !local.guest && !local.leaving;
         prop_assert_eq!(stops, is_our_standby, "only a standby is stopped for having no place");
     }
