@@ -42,6 +42,8 @@ impl Courier {
             introduce: Arc::new(|_| {}),
             farewell: Arc::new(|_| {}),
             throttle: Throttle::default(),
+            #[cfg(test)]
+            wire: std::sync::OnceLock::new(),
         };
         Ok(Courier { dialer })
     }

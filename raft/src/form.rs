@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use matriarch_storage::{Log, Meta};
+use matriarch_storage::Meta;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use tokio::task::JoinSet;
@@ -75,8 +75,8 @@ const ADMISSION: Duration = Duration::from_secs(4);
 /// The foundation of a group that was formed; each recovery makes a greater one.
 pub(crate) const FORMED: u64 = 1;
 /// Entries between two snapshots; `KEPT` of them stay for followers that are a little behind.
-const SNAPSHOT_EVERY: u64 = 5_000;
-const KEPT: u64 = 1_000;
+const SNAPSHOT_EVERY: u64 = if cfg!(test) { 60 } else { 5_000 };
+const KEPT: u64 = SNAPSHOT_EVERY / 5;
 
 /// What the store held at the start.
 pub(crate) struct Known {
@@ -84,9 +84,16 @@ pub(crate) struct Known {
     pub(crate) formation: Option<FormationBytes>,
 }
 
+impl Known {
+    /// It names a part in a group.
+    pub(crate) fn settled(&self) -> bool {
+        self.record.admitted || self.formation.is_some()
+    }
+}
+
 /// Finds out who this node is, then starts openraft. Runs in the background.
 pub(crate) async fn enter(node: Arc<Node>, machine: Box<dyn Machine>, known: Known) {
-    if known.record.admitted || known.formation.is_some() {
+    if known.settled() {
         // Partners of a later foundation end this one's start before it can speak for a group that was given up.
         ask_partners(&node).await;
         if node.fatal.get().is_some() {

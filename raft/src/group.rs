@@ -26,7 +26,7 @@ const RELEASE: Duration = Duration::from_secs(1);
 /// A running member of the group. Clones share one member; `close` ends it.
 #[derive(Clone)]
 pub struct Group {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 fn not_leading(why: impl ToString) -> NotLeading {

@@ -37,6 +37,8 @@ mod form;
 mod group;
 mod join;
 mod machine;
+#[cfg(test)]
+mod model;
 mod net;
 mod node;
 mod observe;

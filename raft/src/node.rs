@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use matriarch_storage::Store;
+use matriarch_storage::Log;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) fatal: Arc<OnceLock<String>>,
     /// The group's word that it has no place for this node.
     pub(crate) expelled: Arc<Expelled>,
-    pub(crate) store: Mutex<Option<Arc<Store>>>,
+    pub(crate) store: Mutex<Option<Arc<dyn Log>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) fatal: Arc<OnceLock<String>>,
     pub(crate) expelled: Arc<Expelled>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Log>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// The store, until `close`.
-    pub(crate) fn store(&self) -> std::io::Result<Arc<Store>> {
+    pub(crate) fn store(&self) -> std::io::Result<Arc<dyn Log>> {
         lock(&self.store)
             .clone()
             .ok_or_else(|| std::io::Error::other("the store is closed"))

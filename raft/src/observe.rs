@@ -44,6 +44,7 @@ pub(crate) async fn observe(node: Arc<Node>) {
         let wake = wake_in(&node, &status);
         publish(&node, status);
         tokio::select! {
+            biased;
             changed = changes.changed() => if changed.is_err() {
                 return stopped(&node, raft);
             },

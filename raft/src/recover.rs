@@ -12,7 +12,6 @@
 
 use matriarch_storage::{Log, Meta};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::errors::StartError;
 use crate::form::FORMED;
@@ -62,8 +61,8 @@ pub fn recover(
         ));
     }
     let store = open_store(settings)?;
-    let record = load::<NodeBytes>(&store, Meta::Node).map_err(failed)?;
-    let formation = load::<FormationBytes>(&store, Meta::Formation).map_err(failed)?;
+    let record = load::<NodeBytes>(store.as_ref(), Meta::Node).map_err(failed)?;
+    let formation = load::<FormationBytes>(store.as_ref(), Meta::Formation).map_err(failed)?;
     let mut record = record
         .filter(|record| record.admitted || formation.is_some())
         .ok_or_else(|| unusable("this node never belonged to a group".to_owned()))?;
@@ -80,7 +79,7 @@ pub fn recover(
         record.incarnation
     };
     let id = node_id(&settings.cluster, &record.addr, incarnation);
-    let (last, membership) = replay(&store, machine.as_mut()).map_err(failed)?;
+    let (last, membership) = replay(store.as_ref(), machine.as_mut()).map_err(failed)?;
     let vote = LogStore::new(store.clone()).stored_vote().map_err(failed)?;
     let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.term) + 1;
     let last = LogIdBytes {
@@ -114,7 +113,7 @@ pub fn recover(
     record.foundation = foundation;
     let put = |key: Meta, bytes: Vec<u8>| store.put(key, bytes).map_err(|e| unusable(e.to_string()));
     put(Meta::Node, seal(&record).map_err(|e| unusable(e.to_string()))?)?;
-    save_snapshot(&store, &meta, &state).map_err(failed)?;
+    save_snapshot(store.as_ref(), &meta, &state).map_err(failed)?;
     let pointer = seal(&last).map_err(|e| unusable(e.to_string()))?;
     store
         .purge_to(last.index, pointer.clone())
@@ -135,10 +134,7 @@ fn others(membership: &Membership, id: u64) -> Vec<String> {
 }
 
 /// Applies everything that is stored; answers where the log ends and the newest membership in it.
-fn replay(
-    store: &Arc<matriarch_storage::Store>,
-    machine: &mut dyn Machine,
-) -> std::io::Result<(LogIdBytes, Membership)> {
+fn replay(store: &dyn Log, machine: &mut dyn Machine) -> std::io::Result<(LogIdBytes, Membership)> {
     let halted = |halt: crate::machine::Halt| std::io::Error::other(halt.why);
     let mut last = LogIdBytes {
         term: 0,

@@ -46,19 +46,15 @@ pub(crate) async fn start(
         dir: settings.data_dir.clone(),
         why,
     };
-    let mut record = own_record(&store, &settings).map_err(|e| unusable(e.to_string()))?;
-    if record.addr != settings.self_addr {
+    let known = known(store.as_ref(), &settings).map_err(|e| unusable(e.to_string()))?;
+    if known.record.addr != settings.self_addr {
         return Err(unusable(format!(
             "it belongs to {}, but self_addr is {}; give the node its old address or an empty directory",
-            record.addr, settings.self_addr
+            known.record.addr, settings.self_addr
         )));
     }
-    let formation = load::<FormationBytes>(&store, Meta::Formation).map_err(|e| unusable(e.to_string()))?;
-    if formation.is_some() {
-        record.foundation = record.foundation.max(form::FORMED);
-    }
     if settings.self_addr.is_empty() {
-        let node = Arc::new(assemble(settings, tls, inbox, store, &record));
+        let node = Arc::new(assemble(settings, tls, inbox, store, &known.record));
         node.spawn(portless::take_part(node.clone(), machine));
         return Ok(node);
     }
@@ -67,23 +63,21 @@ pub(crate) async fn start(
         addr: bind.clone(),
         why: e.to_string(),
     })?;
-    let node = Arc::new(assemble(settings, tls, inbox, store, &record));
+    let node = Arc::new(assemble(settings, tls, inbox, store, &known.record));
     // Before the port answers: a partner must never take a member that is just starting for an empty node.
-    let settled = record.admitted || formation.is_some();
-    node.settled.store(settled, Ordering::SeqCst);
+    node.settled.store(known.settled(), Ordering::SeqCst);
     node.spawn(listen(node.clone(), listener));
     node.spawn(observe::observe(node.clone()));
     node.spawn(join::tend(node.clone()));
-    let known = form::Known { record, formation };
     node.spawn(form::enter(node.clone(), machine, known));
     Ok(node)
 }
 
-fn assemble(
+pub(crate) fn assemble(
     settings: Settings,
     tls: Option<Tls>,
     inbox: Arc<dyn Inbox>,
-    store: Arc<Store>,
+    store: Arc<dyn Log>,
     record: &NodeBytes,
 ) -> Node {
     let credentials = Arc::new(Credentials {
@@ -121,6 +115,8 @@ fn assemble(
         introduce,
         farewell,
         throttle: Throttle::default(),
+        #[cfg(test)]
+        wire: OnceLock::new(),
     }));
     let mut founders = settings.partners.clone();
     if !settings.self_addr.is_empty() {
@@ -197,25 +193,37 @@ fn is_loopback(addr: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-pub(crate) fn open_store(settings: &Settings) -> Result<Arc<Store>, StartError> {
+pub(crate) fn open_store(settings: &Settings) -> Result<Arc<dyn Log>, StartError> {
     let dir: &Path = &settings.data_dir;
     let opened = Store::open(dir, &settings.cluster, Options::default());
-    opened.map(Arc::new).map_err(|e| StartError::Store {
-        dir: dir.to_owned(),
-        why: e.to_string(),
-    })
+    opened
+        .map(|store| Arc::new(store) as Arc<dyn Log>)
+        .map_err(|e| StartError::Store {
+            dir: dir.to_owned(),
+            why: e.to_string(),
+        })
 }
 
-pub(crate) fn load<T: Sealed>(store: &Store, key: Meta) -> std::io::Result<Option<T>> {
+pub(crate) fn load<T: Sealed>(store: &dyn Log, key: Meta) -> std::io::Result<Option<T>> {
     match store.get(key).map_err(std::io::Error::other)? {
         Some(bytes) => Ok(Some(open(&bytes)?)),
         None => Ok(None),
     }
 }
 
+/// What the store holds at the start.
+pub(crate) fn known(store: &dyn Log, settings: &Settings) -> std::io::Result<form::Known> {
+    let mut record = own_record(store, settings)?;
+    let formation = load::<FormationBytes>(store, Meta::Formation)?;
+    if formation.is_some() {
+        record.foundation = record.foundation.max(form::FORMED);
+    }
+    Ok(form::Known { record, formation })
+}
+
 /// What the store says of its node. An empty store gets its claim here, once and durably, so that partners can tell a
 /// restarted store from a wiped one.
-fn own_record(store: &Store, settings: &Settings) -> std::io::Result<NodeBytes> {
+fn own_record(store: &dyn Log, settings: &Settings) -> std::io::Result<NodeBytes> {
     if let Some(record) = load::<NodeBytes>(store, Meta::Node)? {
         return Ok(record);
     }

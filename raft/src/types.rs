@@ -12,9 +12,14 @@ use sha2::{Digest, Sha256};
 
 use crate::store::machine::StateMachine;
 
+#[cfg(not(test))]
+type Runtime = openraft::TokioRuntime;
+#[cfg(test)]
+pub(crate) use crate::model::runtime::Runtime;
+
 openraft::declare_raft_types!(
     /// openraft, instantiated.
-    pub(crate) TypeConfig: D = Command, R = Answer, Node = Member
+    pub(crate) TypeConfig: D = Command, R = Answer, Node = Member, AsyncRuntime = Runtime
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;

@@ -1,6 +1,6 @@
 //! The small trait behind which any engine can keep a Raft log.
 
-use crate::StorageError;
+use crate::{Snapshot, StorageError};
 
 /// Called exactly once, from the flush thread, in the order of the appends: `Ok` when the append is durable.
 ///
@@ -79,6 +79,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// Reads a fact.
     fn get(&self, key: Meta) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Stores a snapshot and what describes it as the newest, beside the log; durable on return.
+    fn save_snapshot(&self, meta: &[u8], data: &[u8]) -> Result<(), StorageError>;
+
+    /// The newest snapshot.
+    fn load_snapshot(&self) -> Result<Option<Snapshot>, StorageError>;
 
     /// Waits until everything written before is durable.
     fn sync(&self) -> Result<(), StorageError>;

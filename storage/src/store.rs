@@ -14,7 +14,7 @@ use crate::flusher::{Disk, Flusher};
 use crate::log::{Done, Entry, Log, Meta};
 use crate::nudge::Nudge;
 use crate::progress::Progress;
-use crate::{Snapshots, StorageError, engine, files, identity};
+use crate::{Snapshot, Snapshots, StorageError, engine, files, identity};
 
 /// How long a caller waits for the disk before it calls the store dead.
 const SYNC_PATIENCE: Duration = Duration::from_secs(60);
@@ -215,6 +215,14 @@ impl Log for Store {
 
     fn get(&self, key: Meta) -> Result<Option<Vec<u8>>, StorageError> {
         self.0.reading(|| self.0.facts.get(key))
+    }
+
+    fn save_snapshot(&self, meta: &[u8], data: &[u8]) -> Result<(), StorageError> {
+        self.0.snapshots.save(meta, data)
+    }
+
+    fn load_snapshot(&self) -> Result<Option<Snapshot>, StorageError> {
+        self.0.snapshots.load()
     }
 
     fn sync(&self) -> Result<(), StorageError> {

@@ -93,19 +93,7 @@ pub(crate) async fn call(
         }
     };
     let mut frames = Frames::new(socket, HANDSHAKE_LIMIT);
-    let hello = Hello {
-        protocol: PROTOCOL,
-        cluster: mine.cluster.clone(),
-        name: mine.name.clone(),
-        addr: mine.addr.clone(),
-        id: me.id,
-        incarnation: me.incarnation,
-        generation: me.generation,
-        foundation: me.foundation,
-        to,
-        lane,
-        nonce: random()?,
-    };
+    let hello = hello(mine, me, to, lane, random()?);
     let hello_bytes = sealed(&hello)?;
     frames.write(&hello_bytes).await?;
     let welcome_bytes = frames.read().await?;
@@ -135,6 +123,23 @@ pub(crate) async fn call(
     }
     frames.set_limit(lane.frame_limit());
     Ok((frames, welcome))
+}
+
+/// What the calling side says first.
+pub(crate) fn hello(mine: &Credentials, me: Identity, to: u64, lane: Lane, nonce: [u8; 32]) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        cluster: mine.cluster.clone(),
+        name: mine.name.clone(),
+        addr: mine.addr.clone(),
+        id: me.id,
+        incarnation: me.incarnation,
+        generation: me.generation,
+        foundation: me.foundation,
+        to,
+        lane,
+        nonce,
+    }
 }
 
 /// The called side, up to and including the verdict, which `accept` gives for a proven caller.

@@ -59,6 +59,9 @@ pub(crate) struct Dialer {
     pub(crate) introduce: Introduce,
     pub(crate) farewell: Farewell,
     pub(crate) throttle: Throttle,
+    /// A modelled network in place of connections.
+    #[cfg(test)]
+    pub(crate) wire: std::sync::OnceLock<crate::model::net::Wire>,
 }
 
 impl Dialer {
@@ -134,6 +137,12 @@ impl Pool {
                 "{} bytes are too large for one frame",
                 bytes.len()
             )));
+        }
+        #[cfg(test)]
+        if let Some(wire) = self.dialer.wire.get() {
+            let me = *self.dialer.identity.read().unwrap();
+            let hello = auth::hello(&self.dialer.credentials, me, self.to, self.lane, [0; 32]);
+            return wire.carry(&self.addr, hello, bytes, deadline).await;
         }
         let until = Instant::now() + deadline;
         let mut frames = match tokio::time::timeout_at(until, self.checkout()).await {
@@ -233,6 +242,12 @@ impl Pools {
             dialer: Arc::new(dialer),
             pools: Mutex::default(),
         }
+    }
+
+    /// From here on messages travel over a modelled network.
+    #[cfg(test)]
+    pub(crate) fn travel_by(&self, wire: crate::model::net::Wire) {
+        assert!(self.dialer.wire.set(wire).is_ok());
     }
 
     fn pools(&self) -> MutexGuard<'_, HashMap<(String, u64, Lane), Arc<Pool>>> {

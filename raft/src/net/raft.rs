@@ -192,6 +192,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_pieces(&vote, snapshot) => sent.map_err(StreamingError::from),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use matriarch_storage::{Log, Meta, Store};
+use matriarch_storage::{Log, Meta};
 use openraft::RaftLogReader;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 
@@ -20,11 +20,11 @@ const BATCH: usize = 4 << 20;
 /// The log; clones read and write the same one.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    store: Arc<Store>,
+    store: Arc<dyn Log>,
 }
 
 impl LogStore {
-    pub(crate) fn new(store: Arc<Store>) -> LogStore {
+    pub(crate) fn new(store: Arc<dyn Log>) -> LogStore {
         LogStore { store }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{Stream, StreamExt};
-use matriarch_storage::Store;
+use matriarch_storage::Log;
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
@@ -18,7 +18,7 @@ use crate::wire::stored::SnapshotHead;
 pub(crate) struct StateMachine {
     // The mutex is never contended: openraft drives the machine from one task, but wants it `Sync`.
     machine: Mutex<Box<dyn Machine>>,
-    store: Arc<Store>,
+    store: Arc<dyn Log>,
     last: Option<LogId>,
     membership: StoredMembership,
 }
@@ -29,8 +29,8 @@ fn halted(halt: Halt) -> io::Error {
 
 impl StateMachine {
     /// Starts from the newest snapshot; openraft applies the committed entries after it again.
-    pub(crate) fn load(machine: Box<dyn Machine>, store: Arc<Store>) -> io::Result<StateMachine> {
-        let saved = load_snapshot(&store)?;
+    pub(crate) fn load(machine: Box<dyn Machine>, store: Arc<dyn Log>) -> io::Result<StateMachine> {
+        let saved = load_snapshot(store.as_ref())?;
         let mut this = StateMachine {
             machine: Mutex::new(machine),
             store,
@@ -74,8 +74,8 @@ impl StateMachine {
     }
 }
 
-pub(crate) fn load_snapshot(store: &Store) -> io::Result<Option<Snapshot>> {
-    let Some((head, bytes)) = store.snapshots().load().map_err(io::Error::other)? else {
+pub(crate) fn load_snapshot(store: &dyn Log) -> io::Result<Option<Snapshot>> {
+    let Some((head, bytes)) = store.load_snapshot().map_err(io::Error::other)? else {
         return Ok(None);
     };
     let meta = SnapshotMeta::try_from(open::<SnapshotHead>(&head)?)?;
@@ -85,12 +85,13 @@ pub(crate) fn load_snapshot(store: &Store) -> io::Result<Option<Snapshot>> {
     }))
 }
 
-pub(crate) fn save_snapshot(store: &Store, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn save_snapshot(store: &dyn Log, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
     let head = seal(&SnapshotHead::from(meta))?;
-    store.snapshots().save(&head, bytes).map_err(io::Error::other)
+    store.save_snapshot(&head, bytes).map_err(io::Error::other)
 }
 
 /// Runs disk work away from the runtime's threads.
+#[cfg(not(test))]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -99,9 +100,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(io::Error::other)?
 }
 
+/// The same on one thread, and on the runtime's own clock: what waits for another thread cannot be replayed (`model`).
+#[cfg(test)]
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = work();
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    done
+}
+
 /// A snapshot taken in memory, not yet on disk.
 pub(crate) struct Builder {
-    store: Arc<Store>,
+    store: Arc<dyn Log>,
     snapshot: Snapshot,
 }
 
@@ -111,7 +122,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (store, snapshot) = (self.store.clone(), self.snapshot.clone());
         blocking(move || {
-            save_snapshot(&store, &snapshot.meta, &snapshot.snapshot)?;
+            save_snapshot(store.as_ref(), &snapshot.meta, &snapshot.snapshot)?;
             Ok(snapshot)
         })
         .await
@@ -176,7 +187,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             },
         );
         let saved = blocking(move || {
-            save_snapshot(&store, &saved.meta, &saved.snapshot)?;
+            save_snapshot(store.as_ref(), &saved.meta, &saved.snapshot)?;
             Ok(saved)
         })
         .await?;
@@ -185,6 +196,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let store = self.store.clone();
-        blocking(move || load_snapshot(&store)).await
+        blocking(move || load_snapshot(store.as_ref())).await
     }
 }

@@ -11,7 +11,7 @@ use crate::machine::{Halt, Machine};
 use crate::status::Lead;
 use crate::store::log::LogStore;
 use crate::store::machine::StateMachine;
-use crate::types::TypeConfig;
+use crate::types::{Runtime, TypeConfig};
 
 struct Nothing;
 
@@ -48,5 +48,6 @@ fn our_store_passes_openrafts_suite() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(Suite::test_all(Builder)).unwrap();
+    let seeded = Runtime::scope(1, Suite::test_all(Builder));
+    runtime.block_on(seeded).unwrap();
 }
