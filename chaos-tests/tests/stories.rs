@@ -9,6 +9,7 @@ const SEEDS: u64 = 300;
 fn three_hundred_stories_keep_every_promise() {
     let mut commits = 0;
     let mut gates = 0;
+    let (mut handovers, mut handed_over, mut pauses) = (0, 0, 0);
     for seed in 1..=SEEDS {
         let story = stories::run(seed, Bend::No, false);
         assert_eq!(
@@ -18,10 +19,21 @@ fn three_hundred_stories_keep_every_promise() {
         );
         commits += story.acknowledged;
         gates += story.gates;
+        handovers += story.handovers;
+        handed_over += story.handed_over;
+        pauses += u64::from(story.paused);
     }
+    println!(
+        "{commits} commits, {gates} gates, {handed_over} of {handovers} handovers, {pauses} stories with a pause"
+    );
     // Faults that hit nothing and clients that write nothing would keep every promise too.
     assert!(commits > 300 * SEEDS, "{commits} commits in {SEEDS} stories");
     assert!(gates > 2 * SEEDS, "{gates} gates opened in {SEEDS} stories");
+    assert!(
+        handed_over > SEEDS / 10,
+        "{handed_over} of {handovers} handovers came about"
+    );
+    assert!(pauses > SEEDS / 10, "{pauses} stories had a pause");
 }
 
 #[test]

@@ -122,6 +122,21 @@ fn gate_without_barrier() {
 }
 
 #[test]
+fn switchover_to_a_candidate_that_lacks_the_end() {
+    breaks(Bend::CandidateUnchecked, &["P2"]);
+}
+
+#[test]
+fn pause_hands_on() {
+    breaks(Bend::HandsOn, &["P7"]);
+}
+
+#[test]
+fn pause_ended_by_time() {
+    breaks(Bend::PauseTimed, &["P1", "P7"]);
+}
+
+#[test]
 fn tail_followed_instead_of_rewound() {
     breaks(Bend::RewindSkipped, &["P3", "P5"]);
 }

@@ -87,6 +87,14 @@ pub(super) fn title(word: &str) -> String {
     first.into_iter().chain(letters).collect()
 }
 
+/// Judges alone: what will be recorded, or the answer that refuses it now.
+///
+/// # Errors
+/// Patroni's code and text for what cannot be done.
+pub fn judge_alone(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, Done> {
+    check(view, order).map_err(|no| no.done)
+}
+
 fn check(view: &View<'_>, order: &HandoverOrder) -> Result<Handover, No> {
     let refused = |text: String| Err(No::from(Done::text(400, text)));
     let candidate = order.candidate.as_deref();

@@ -24,6 +24,7 @@ mod run;
 mod said;
 
 pub use desk::Desk;
+pub use handover::judge_alone as asked_handover;
 pub use inbox::Mailroom;
 pub use membership::see_off;
 pub use orders::Orders;

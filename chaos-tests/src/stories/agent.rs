@@ -63,6 +63,7 @@ impl World {
             return;
         }
         self.take_in(n, &state, now);
+        self.bind(n, &state, now);
         let owed = self.judge(n, &state, now);
         self.step(n, &state, owed.clone(), now);
         self.publish(n, &state, &owed, now);
@@ -107,7 +108,7 @@ impl World {
         if let Some(epoch) = daemon.running.take() {
             daemon.risen = None;
             daemon.holdings.set_end(None, now);
-            daemon.tenancy.armed = None;
+            (daemon.tenancy.armed, daemon.tenancy.letting_go) = (None, false);
             daemon.ended = Some((epoch, "PostgreSQL is gone".to_owned()));
             node.gate = None;
             self.disarm(n);
@@ -150,7 +151,7 @@ impl World {
             lease_until,
             guest: false,
             leaving: false,
-            hands_off: state.pause.is_on(),
+            hands_off: state.pause.is_on() && !daemon.finishing && self.bend != Bend::HandsOn,
         };
         duty(state, &local, now)
     }
@@ -268,6 +269,7 @@ impl World {
         report.unpromotable = daemon.spared.why(now).map(str::to_owned);
         report.promise = daemon.promise;
         report.synced = daemon.synced;
+        report.rearmed = self.rearmed(n, state, now);
         report.postgres = (!node.witness).then(|| postgres_report(node, daemon));
         if let (Some(postgres), Some(probe)) = (&mut report.postgres, &daemon.probe)
             && node.pg.is_up()
@@ -461,7 +463,7 @@ fn gist(report: &Report) -> impl PartialEq + use<> {
         report.tenure.clone(),
         postgres,
         report.unpromotable.clone(),
-        (report.promise, report.synced),
+        (report.promise, report.synced, report.rearmed),
     )
 }
 

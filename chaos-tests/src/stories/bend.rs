@@ -44,11 +44,17 @@ pub enum Bend {
     BarrierSkipped,
     /// Data that went its own way is followed with, not rewound.
     RewindSkipped,
+    /// A switchover's candidate is promoted whatever it has received.
+    CandidateUnchecked,
+    /// A node starts and copies in a pause as it would without.
+    HandsOn,
+    /// The leader takes time for proof also in a pause.
+    PauseTimed,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NoWaitByANewLeader,
         Self::WaitFromNoticing,
         Self::AnswerUnconfirmed,
@@ -68,5 +74,8 @@ impl Bend {
         Self::TimelineUnreserved,
         Self::BarrierSkipped,
         Self::RewindSkipped,
+        Self::CandidateUnchecked,
+        Self::HandsOn,
+        Self::PauseTimed,
     ];
 }

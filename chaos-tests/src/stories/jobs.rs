@@ -9,6 +9,9 @@ use matriarch::cluster::{Epoch, Moment, Promise, Timeline, WalEnd};
 use matriarch::decide::duty::Data;
 use matriarch::decide::sync;
 
+/// How long a stop waits for those who stream: shorter than in the product, so that stories see what comes after.
+const PATIENCE: u64 = 3_000_000;
+
 impl World {
     pub fn inspect(&mut self, n: usize, now: Moment) {
         let (doing, present) = (self.nodes[n].ledger.doing, self.nodes[n].pg.present);
@@ -105,6 +108,30 @@ impl World {
             daemon.job = None;
         }
         self.fence(n, "it did not become primary");
+    }
+
+    /// Clients are sent away, and everybody who streams is given everything, the record of the stop too.
+    pub fn stop_cleanly(&mut self, n: usize, id: u64) {
+        let (record, now) = (self.fresh(), self.now);
+        let pg = &mut self.nodes[n].pg;
+        let pm = pg.pm;
+        if pg.stopping.is_none() {
+            pg.stopping = Some(now);
+            pg.waits.clear();
+            let (timeline, epoch) = (pg.timeline().0, pg.epoch.unwrap_or_default());
+            pg.flushed = pg.write(record, timeline, 104, epoch);
+            self.pump(n);
+        }
+        let pg = &self.nodes[n].pg;
+        let (since, all) = (pg.stopping.unwrap_or(now), pg.log.len());
+        let mut open = self
+            .streams
+            .values()
+            .filter(|stream| stream.from == n && stream.sender_open);
+        if open.all(|stream| stream.flushed >= all) || now > since + PATIENCE {
+            self.soon(1, 10, Event::Kill(n, pm));
+        }
+        self.again(n, id);
     }
 
     pub fn stop(&mut self, n: usize, id: u64, stage: u8) {

@@ -8,8 +8,8 @@ use super::raft::Entry;
 use super::world::{Event, Message, World};
 use matriarch::cluster::apply::apply;
 use matriarch::cluster::{
-    Act, Answer, Command, Epoch, Grant, Moment, Outcome, Quorum, Report, Standing, State, Tenure, Timeline,
-    Vote,
+    Act, Answer, Command, Epoch, Grant, Moment, Outcome, Pause, Quorum, Report, Standing, State, Tenure,
+    Timeline, Vote,
 };
 use matriarch::decide::lease;
 use matriarch::decide::rules::Verdict;
@@ -203,13 +203,25 @@ impl World {
         let Some(daemon) = self.daemon(n) else { return };
         let held = daemon.tenancy;
         let until = lease::deadline(sent_at, grant.ttl_ms);
-        if grant.epoch < held.epoch || grant.epoch == held.epoch && until <= held.until {
+        let rebinds = held.letting_go && grant.epoch == held.epoch;
+        if grant.epoch < held.epoch || grant.epoch == held.epoch && until <= held.until && !rebinds {
+            return;
+        }
+        if rebinds {
+            let let_go = self.nodes[n].guard.is_some_and(|guard| guard.armed.is_none());
+            if let_go
+                && self.arm(n, grant.epoch, until)
+                && let Some(daemon) = self.daemon(n)
+            {
+                (daemon.tenancy.until, daemon.tenancy.letting_go) = (until, false);
+            }
             return;
         }
         if held.armed == Some(grant.epoch) && !self.arm(n, grant.epoch, until) {
             return;
         }
         if let Some(daemon) = self.daemon(n) {
+            daemon.tenancy.letting_go = false;
             daemon.tenancy.epoch = grant.epoch;
             daemon.tenancy.until = until;
         }
@@ -263,7 +275,10 @@ impl World {
         if daemon.proposing.is_some() {
             return;
         }
-        let (state, settings) = (node.state.clone(), node.settings.clone());
+        let (mut state, settings) = (node.state.clone(), node.settings.clone());
+        if self.bend == Bend::PauseTimed {
+            Rc::make_mut(&mut state).pause = Pause::Off;
+        }
         let agreed = Agreed {
             state: &state,
             settings: &settings,
@@ -272,6 +287,10 @@ impl World {
         let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000) else {
             return;
         };
+        if self.bend == Bend::CandidateUnchecked {
+            let ended = daemon.desk.look(&agreed, now, 0, |view| view.ended().is_some());
+            promote_anyway(&state, ended == Some(true), &mut judgement);
+        }
         if judgement.wants_news && now.since(daemon.poked_others_at) >= POKE_EVERY_MS {
             daemon.poked_others_at = now;
             for to in (0..voters).filter(|to| *to != n) {
@@ -435,6 +454,10 @@ impl World {
             state.wait_ttl_ms = state.ttl_ms;
         }
         self.check_applied(n, command, vote, before, &outcome);
+        if matches!(outcome, Outcome::Applied(_)) {
+            let before = self.nodes[n].state.clone();
+            self.check_unmoved(n, &before, command);
+        }
         let holds = state.epoch != self.nodes[n].state.epoch
             && state
                 .primacy
@@ -463,9 +486,24 @@ impl World {
         }
         let state = self.nodes[n].state.clone();
         self.oracle.learn(&state);
+        self.note_pause();
         if holds {
             self.spring_epoch(n);
         }
         self.wake(n);
+    }
+}
+
+/// The holder has ended its epoch for a candidate: nothing else is asked.
+fn promote_anyway(state: &State, ended: bool, judgement: &mut Judgement) {
+    let begun = state.handover.as_ref().and_then(|asked| asked.of(state.epoch));
+    if let Some(begun) = begun.filter(|_| ended) {
+        let act = Act::Promote {
+            member: begun.to.clone(),
+            epoch: state.epoch.next(),
+            timeline: Timeline(state.reserved.0 + 1),
+        };
+        judgement.rule = "switchover";
+        judgement.verdict = Verdict::Propose(act, "it was asked for".to_owned());
     }
 }

@@ -1,7 +1,7 @@
 //! The simulator: the real judgement over a modelled world, so that a promise is tried ten thousand ways in a minute.
 //!
 //! One seed is one run. A run picks a mode (`synchronous_mode` off, on, quorum), a layout (three data nodes, or two and
-//! a witness), clocks, and a plot of faults; it lets 18 simulated seconds go by, heals everything (sometimes all but one
+//! a witness), clocks, and a plot of faults and of operators' orders (another primary, a pause); it lets 18 simulated seconds go by, heals everything (sometimes all but one
 //! direction of one link) and demands that the cluster serves again.
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //!    decide::duty, rejoin  <-- Local -----      agent     the node loop, after src/node
 //!    decide::sync::names   --> names -----      steps     its jobs: start, promote, rewind, clone, promise, names
 //!    decide::lease         --> deadline --      server    postmaster, orphans, guard
+//!    lead: handovers asked <-- orders -----     operator, pause
 //!                                               streams   walsenders and walreceivers, each end by itself
 //!    promises (oracle) are checked at every event that could break them
 //! ```
@@ -38,7 +39,10 @@ mod leader;
 mod names;
 mod net;
 mod node;
+mod operator;
 mod oracle;
+mod pause;
+mod plots;
 mod postgres;
 mod raft;
 mod random;
@@ -49,10 +53,10 @@ mod world;
 
 pub use bend::Bend;
 
-use faults::Plot;
 use matriarch::cluster::{
     Act, Command, Epoch, MemberName, Outcome, Settings, State, SyncMode, Timeline, Vote, apply,
 };
+use plots::Plot;
 use random::Dice;
 use world::{Event, World};
 
@@ -74,6 +78,12 @@ pub struct Story {
     pub acknowledged: u64,
     /// How often a gate opened.
     pub gates: u64,
+    /// Handovers that were asked for and begun, and epochs that came about by one.
+    pub handovers: u64,
+    /// See there.
+    pub handed_over: u64,
+    /// Whether a pause was agreed.
+    pub paused: bool,
     /// What was run, for people.
     pub told: String,
 }
@@ -142,6 +152,9 @@ fn tell(seed: u64, against: Bend, bend: Bend, trace: bool) -> Story {
         events: world.events,
         acknowledged: world.oracle.acknowledged,
         gates: world.oracle.gates,
+        handovers: world.oracle.handovers,
+        handed_over: world.oracle.handed_over(),
+        paused: world.oracle.paused,
         told,
     }
 }

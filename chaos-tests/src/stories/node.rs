@@ -71,6 +71,8 @@ pub struct Tenancy {
     pub epoch: Epoch,
     pub until: Moment,
     pub armed: Option<Epoch>,
+    /// The pause is over, and the endless deadline is not replaced yet.
+    pub letting_go: bool,
 }
 
 /// What the node knows of its data directory.
@@ -193,6 +195,8 @@ pub struct Daemon {
     pub retry_at: BTreeMap<&'static str, Moment>,
     pub holdings: Holdings,
     pub tenancy: Tenancy,
+    /// In a pause: an operator asked for what ends with a standby that runs.
+    pub finishing: bool,
     pub spared: Spared,
     pub word: Word,
     pub probe: Option<Probe>,
@@ -315,6 +319,7 @@ impl Daemon {
             retry_at: BTreeMap::new(),
             holdings: Holdings::default(),
             tenancy: Tenancy::default(),
+            finishing: false,
             spared: Spared::default(),
             word: Word::default(),
             probe: None,

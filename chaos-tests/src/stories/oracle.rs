@@ -24,6 +24,11 @@ pub struct Oracle {
     pub acknowledged: u64,
     pub gate_answer_at: u64,
     pub gates: u64,
+    pub handovers: u64,
+    /// A pause was agreed in this story.
+    pub paused: bool,
+    /// Since when every primary has had a deadline; `None` while a pause lasts.
+    bounded_since: Option<u64>,
 }
 
 impl Oracle {
@@ -41,7 +46,17 @@ impl Oracle {
             acknowledged: 0,
             gate_answer_at: 0,
             gates: 0,
+            handovers: 0,
+            paused: false,
+            bounded_since: Some(0),
         }
+    }
+
+    /// Epochs that began because an operator wanted it.
+    pub fn handed_over(&self) -> u64 {
+        let by_order =
+            |(rule, _): &&(String, bool)| ["switchover", "manual failover"].contains(&rule.as_str());
+        self.epochs.values().filter(by_order).count() as u64
     }
 
     pub fn learn(&mut self, state: &State) {
@@ -78,6 +93,16 @@ impl World {
         }
     }
 
+    /// In a pause a primary has no deadline.
+    pub fn note_pause(&mut self) {
+        let unbounded = self.agreed().pause.is_unbounded();
+        self.oracle.paused |= unbounded;
+        self.oracle.bounded_since = match self.oracle.bounded_since {
+            _ if unbounded => None,
+            since => since.or(Some(self.now)),
+        };
+    }
+
     /// A server accepts writes from now on.
     pub fn writable(&mut self, n: usize, epoch: Epoch) {
         let pm = self.nodes[n].pg.pm;
@@ -108,7 +133,9 @@ impl World {
         self.oracle.acknowledged += 1;
         self.check_alone(n, epoch);
         let allowed = self.oracle.longest_ttl_ms * 1_006 + 5_000;
-        if let Some(since) = self.oracle.cut_since[n].filter(|since| self.now > since + allowed)
+        let bounded = self.oracle.bounded_since;
+        let since = self.oracle.cut_since[n].and_then(|since| Some(since.max(bounded?)));
+        if let Some(since) = since.filter(|since| self.now > since + allowed)
             && !self.oracle.stood_still[n]
         {
             let ms = (self.now - since) / 1_000;
@@ -147,7 +174,8 @@ impl World {
             .epochs
             .range(last.next()..=epoch.max(last.next()))
             .any(|(_, (rule, sync))| {
-                !sync && ["lease-over", "best-standby", "long-ago"].contains(&rule.as_str())
+                !sync
+                    && ["lease-over", "best-standby", "long-ago", "manual failover"].contains(&rule.as_str())
             });
         // An old primary that wakes up may open its gate until its lease ends: it lacks what came later.
         let known = self.oracle.must.iter().filter(|(_, of)| **of <= epoch);

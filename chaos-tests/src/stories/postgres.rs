@@ -90,6 +90,8 @@ pub struct Pg {
     pub received_since_start: bool,
     pub names: Names,
     pub waits: Vec<Wait>,
+    /// It was asked to stop cleanly, and takes no more writes.
+    pub stopping: Option<u64>,
     /// What was there when it last became primary: everybody sees that.
     pub base: usize,
 }
@@ -118,6 +120,7 @@ impl Pg {
             received_since_start: false,
             names: Names::Empty,
             waits: Vec::new(),
+            stopping: None,
             base: 0,
         }
     }

@@ -20,6 +20,7 @@ impl World {
         pg.proc = Proc::Starting;
         pg.epoch = epoch;
         pg.receiver = None;
+        pg.stopping = None;
         pg.received_since_start = false;
         self.soon(20, 250, Event::Started(n, pm));
         pm
@@ -282,7 +283,8 @@ impl World {
     /// A client's write reaches the server; answers whether it was taken.
     pub fn write(&mut self, n: usize, client: Option<(usize, u64)>) -> bool {
         let node = &self.nodes[n];
-        let Some(epoch) = node.pg.epoch.filter(|_| node.pg.proc == Proc::Primary) else {
+        let takes = node.pg.proc == Proc::Primary && node.pg.stopping.is_none();
+        let Some(epoch) = node.pg.epoch.filter(|_| takes) else {
             return false;
         };
         let id = self.fresh();

@@ -112,6 +112,8 @@ impl World {
         self.nodes[n].gate = None;
         let Some(daemon) = self.daemon(n) else { return };
         daemon.sync_work = None;
+        daemon.finishing = true;
+        daemon.streamed_in = None;
         self.say(|| format!("{n}: stops PostgreSQL, another is to be primary after epoch {epoch}"));
         self.start_job(n, Purpose::Stop, 5, 60);
     }
@@ -186,6 +188,7 @@ impl World {
         let Some(daemon) = &node.daemon else { return };
         match process(node, daemon) {
             Process::Down if daemon.may_try("start", now) => {
+                self.check_hands_off(n, "starts PostgreSQL");
                 self.start_job(n, Purpose::Standby(Some(wanted)), 5, 30);
             }
             Process::Up(Some(Role::Replica)) if daemon.configured != Some(wanted) => {
@@ -207,6 +210,7 @@ impl World {
             .map(|(holder, _)| holder)
             .filter(|holder| **holder != node.name);
         let upstream = holder.map(|holder| self.upstream(n, place(state, holder), state));
+        self.check_hands_off(n, "starts PostgreSQL");
         self.start_job(n, Purpose::Standby(upstream), 5, 30);
     }
 
@@ -217,7 +221,8 @@ impl World {
             .as_ref()
             .is_none_or(|daemon| process(node, daemon) == Process::Down);
         if !down {
-            if let Some(daemon) = &mut node.daemon {
+            self.check_hands_off(n, "stops a standby");
+            if let Some(daemon) = self.daemon(n) {
                 daemon.holdings.set_end(None, now);
             }
             self.start_job(n, Purpose::Stop, 0, 3);
@@ -242,6 +247,7 @@ impl World {
             return;
         };
         daemon.rewound = daemon.holdings.end;
+        self.check_hands_off(n, "rewinds");
         self.new_copy(n);
         self.say(|| format!("{n}: rewinds from {source}: {why}"));
         self.start_job(n, Purpose::Rewind(source), 100, 900);
@@ -256,6 +262,9 @@ impl World {
         let Some(source) = primary_endpoint(daemon, state, false, now).filter(|_| ready) else {
             return;
         };
+        if self.nodes[n].pg.present && !self.nodes[n].ledger.doing {
+            self.check_hands_off(n, "copies over data");
+        }
         self.new_copy(n);
         self.nodes[n].pg.present = false;
         self.say(|| format!("{n}: clones from {source}"));
@@ -334,6 +343,7 @@ impl World {
                 }
                 self.finished(n);
             }
+            Purpose::Stop if self.nodes[n].pg.proc == Proc::Primary => self.stop_cleanly(n, id),
             Purpose::Fence | Purpose::Stop => self.stop(n, id, stage),
             Purpose::Clone(source) => self.cloned(n, source),
             Purpose::Rewind(source) => self.rewound(n, source),

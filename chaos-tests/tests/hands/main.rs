@@ -7,6 +7,7 @@
     reason = "test code: an expectation that fails ends the test with its message"
 )]
 
+mod connecting;
 mod copies;
 mod files;
 mod log_end;

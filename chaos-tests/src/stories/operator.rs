@@ -1,0 +1,161 @@
+//! What operators ask for: another primary, a pause and its end, another ttl; and what must become of it.
+
+use super::faults::{Fault, Who};
+use super::world::{Event, World};
+use matriarch::cluster::{Act, Command, HandoverOrder, State, Vote};
+use matriarch::lead::desk::Agreed;
+use std::rc::Rc;
+
+/// An operator tries again so soon.
+const AGAIN_MS: u64 = 200;
+
+impl World {
+    /// What was judged is agreed on, unless something else is first.
+    fn order(&mut self, act: impl FnOnce(&mut Self, usize, &Rc<State>) -> Option<Act>) {
+        let leader = self.who(Who::Leader);
+        let node = &self.nodes[leader];
+        let Some(term) = node.raft.lead(self.now, true).filter(|_| node.daemon.is_some()) else {
+            return;
+        };
+        let state = node.state.clone();
+        let Some(act) = act(self, leader, &state) else {
+            return;
+        };
+        let rule = match &act {
+            Act::Ask(asked) => asked.word(),
+            _ => "configure",
+        };
+        let command = Command {
+            expected: Some(state.revision),
+            vote: Vote {
+                term,
+                node: leader as u64 + 1,
+            },
+            rule: rule.to_owned(),
+            reason: String::new(),
+            at_ms: 0,
+            act,
+        };
+        if let Some((_, _, out)) = self.nodes[leader].raft.propose(Rc::new(command), self.now) {
+            self.send_raft(leader, out);
+            self.after_raft(leader);
+        }
+    }
+
+    pub fn switchover(&mut self, to: Option<Who>) {
+        let candidate = to.map(|who| self.nodes[self.who(who)].name.0.clone());
+        let holder = self.agreed().primacy.last().map(|(holder, _)| holder.0.clone());
+        self.ask(HandoverOrder {
+            failover: false,
+            leader: holder,
+            candidate,
+            scheduled_at: None,
+            accept_data_loss: false,
+        });
+    }
+
+    pub fn failover(&mut self, to: Who) {
+        let candidate = Some(self.nodes[self.who(to)].name.0.clone());
+        self.ask(HandoverOrder {
+            failover: true,
+            leader: None,
+            candidate,
+            scheduled_at: None,
+            accept_data_loss: false,
+        });
+    }
+
+    fn ask(&mut self, order: HandoverOrder) {
+        self.order(|world, leader, state| {
+            let (now, wall_ms) = (world.moment(leader), world.now / 1_000);
+            let node = &world.nodes[leader];
+            let settings = node.settings.clone();
+            let agreed = Agreed {
+                state,
+                settings: &settings,
+                voters: world.nodes.len(),
+            };
+            let desk = &node.daemon.as_ref()?.desk;
+            let judged = desk.look(&agreed, now, wall_ms, |view| {
+                matriarch::lead::asked_handover(view, &order)
+            })?;
+            match judged {
+                Ok(asked) => {
+                    world.oracle.handovers += 1;
+                    Some(Act::Ask(asked))
+                }
+                Err(refused) => {
+                    world.say(|| format!("{leader}: refuses {order:?}: {}", refused.text));
+                    None
+                }
+            }
+        });
+    }
+
+    fn configure(&mut self, paused: bool, ttl_ms: Option<u64>) {
+        self.order(|_, _, state| {
+            let ttl_ms = ttl_ms.unwrap_or(state.ttl_ms);
+            Some(Act::Configure {
+                paused,
+                config: super::with_ttl(&state.config, ttl_ms),
+                ttl_ms,
+            })
+        });
+    }
+
+    pub fn configure_ttl(&mut self, ttl_ms: u64) {
+        let paused = self.agreed().pause.is_on();
+        self.configure(paused, Some(ttl_ms));
+    }
+
+    pub fn pause(&mut self) {
+        self.configure(true, None);
+    }
+
+    /// Asked for until it is agreed.
+    pub fn resume(&mut self) {
+        if !self.agreed().pause.is_on() {
+            return;
+        }
+        self.configure(false, None);
+        self.soon(AGAIN_MS, AGAIN_MS + 1, Event::Fault(Fault::Resume));
+    }
+
+    /// P5: what an operator asked for has an end, and the cluster serves.
+    pub fn check_settled(&mut self) {
+        if let Some(asked) = &self.agreed().handover {
+            let what = format!("P5: a {} asked for in calm is not over: {asked:?}", asked.word());
+            return self.break_promise(what);
+        }
+        if self.oracle.gate_answer_at + 1_000_000 < self.now {
+            self.break_promise("P5: nobody serves after what was asked for in calm".to_owned());
+        }
+    }
+
+    /// P7: in a pause nobody starts, stops, rewinds or copies a server but for an operator.
+    pub fn check_hands_off(&mut self, n: usize, what: &str) {
+        let node = &self.nodes[n];
+        let Some(daemon) = node.daemon.as_ref().filter(|daemon| daemon.caught_up) else {
+            return;
+        };
+        if node.state.pause.is_on() && !daemon.finishing {
+            self.break_promise(format!("P7: {n} {what} in a pause"));
+        }
+    }
+
+    /// P7: in a pause primacy moves for nobody but an operator, or where it was on its way.
+    pub fn check_unmoved(&mut self, n: usize, before: &State, command: &Command) {
+        let moves = matches!(
+            command.act,
+            Act::Promote { .. } | Act::Restart { .. } | Act::Fence { .. } | Act::Elect { .. }
+        );
+        let ordered = before
+            .handover
+            .as_ref()
+            .is_some_and(|asked| asked.under_way.is_some());
+        let under_way = before.primacy.fencing().is_some();
+        if moves && before.pause.is_on() && !ordered && !under_way {
+            self.break_promise(format!("P7: {n} applied {:?} in a pause", command.act));
+        }
+    }
+}
