@@ -355,9 +355,12 @@ async fn live(
     systemd::stopping();
     signals.abort();
     let _ = shut.send(true);
-    for task in address.into_iter().chain(told) {
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, task).await;
-    }
+    let closing = async {
+        for task in address.into_iter().chain(told) {
+            let _ = task.await;
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, closing).await;
     leave_lead(&group).await;
     for task in tasks {
         task.abort();

@@ -21,6 +21,8 @@ pub(super) struct Balancer {
     reach: Reach,
     backend: String,
     told: Told,
+    /// Whether its servers have been compared with the members.
+    compared: bool,
     trouble: Trouble,
 }
 
@@ -51,12 +53,19 @@ impl Balancer {
             reach,
             backend: backend.clone(),
             told: Told::default(),
+            compared: false,
             trouble: Trouble::default(),
         })
     }
 
     pub(super) async fn keep(mut self, mut facts: News, mut stopped: watch::Receiver<bool>) {
         loop {
+            if !self.compared
+                && let Some(picture) = look(&mut facts).filter(|picture| picture.serving.is_some())
+            {
+                self.compared = true;
+                self.compare(&picture).await;
+            }
             let due = look(&mut facts)
                 .map(|picture| self.told.due(&picture))
                 .unwrap_or_default();
@@ -84,6 +93,28 @@ impl Balancer {
                 }
                 return;
             }
+        }
+    }
+
+    /// Names that HAProxy does not know are found before they are needed.
+    async fn compare(&mut self, picture: &Picture) {
+        let command = format!("show servers state {}\n", self.backend);
+        let Ok(Ok(answer)) = tokio::time::timeout(DEADLINE, self.ask(&command)).await else {
+            return;
+        };
+        let serving = picture.serving.iter().map(|serving| &serving.member);
+        let missing: Vec<&str> = serving
+            .chain(&picture.shut)
+            .map(|name| name.0.as_str())
+            .filter(|name| !answer.split_whitespace().any(|word| word == *name))
+            .collect();
+        if !missing.is_empty() {
+            self.trouble.note(format!(
+                "notify.haproxy: {}: {} has no server {}; its servers must have the members' names",
+                self.reach,
+                self.backend,
+                missing.join(", ")
+            ));
         }
     }
 

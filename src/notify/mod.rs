@@ -18,6 +18,7 @@
 //! - A pooler that was paused is resumed when the primary serves again, when the switchover is called off, or after
 //!   `HOLD_MS`. A mark beside the Raft log makes a daemon that was killed in between do it at its next start.
 
+mod console;
 mod haproxy;
 mod pgbouncer;
 mod picture;

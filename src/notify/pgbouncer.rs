@@ -1,5 +1,6 @@
 //! pgBouncer's admin console: clients wait there while primacy moves, and its host follows.
 
+use super::console::Console;
 use super::picture::Picture;
 use super::{News, TRY_AGAIN, Trouble, look, rest};
 use crate::clock;
@@ -9,12 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio_postgres::{Config, NoTls};
 
 /// A pooler that was paused is resumed after so long, whatever has become of the switchover.
 const HOLD_MS: u64 = 10_000;
-/// Bound of a command that has nothing to wait for.
-const DEADLINE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a pause that waits for clients has become pointless.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -25,6 +23,7 @@ pub(super) struct Pooler {
     /// There while it is paused by us.
     mark: PathBuf,
     memory: Memory,
+    kept: Option<Console>,
     trouble: Trouble,
 }
 
@@ -83,6 +82,7 @@ impl Pooler {
                     paused_at,
                     ..Memory::default()
                 },
+                kept: None,
                 trouble: Trouble::default(),
             }
         })
@@ -100,11 +100,16 @@ impl Pooler {
                         self.trouble.is_over();
                         continue;
                     }
-                    Err(why) => {
-                        self.trouble
-                            .note(format!("notify.pgbouncer: {}: {why}", self.reach));
-                        tokio::time::sleep(TRY_AGAIN).await;
+                    Err(why) => self.fail(&why).await,
+                }
+            } else if !self.kept.as_ref().is_some_and(Console::is_open) {
+                // Long before it is needed: whoever wrote a wrong password hears of it now.
+                match self.console().await {
+                    Ok(console) => {
+                        self.trouble.is_over();
+                        self.kept = Some(console);
                     }
+                    Err(why) => self.fail(&why).await,
                 }
             }
             if rest(&mut facts, &mut stopped).await {
@@ -114,6 +119,12 @@ impl Pooler {
                 return;
             }
         }
+    }
+
+    async fn fail(&mut self, why: &io::Error) {
+        self.trouble
+            .note(format!("notify.pgbouncer: {}: {why}", self.reach));
+        tokio::time::sleep(TRY_AGAIN).await;
     }
 
     async fn say(
@@ -137,45 +148,39 @@ impl Pooler {
 
     /// Waits as long as running transactions need, but no longer than the pause is good for anything.
     async fn pause(&mut self, facts: &mut News, stopped: &watch::Receiver<bool>) -> io::Result<()> {
-        let (config, text) = (self.console(), self.named("PAUSE"));
-        let paused = command(&config, &text);
-        tokio::pin!(paused);
-        loop {
-            tokio::select! {
-                done = &mut paused => {
-                    match done {
-                        // Another node's daemon was first.
-                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                            tracing::debug!("PAUSE: {error}");
-                        }
-                        done => {
-                            done?;
-                            tracing::info!("paused pgBouncer at {} for the switchover", self.reach);
-                        }
-                    }
+        let (console, orders) = (self.console().await?, self.named("PAUSE"));
+        let outcome = {
+            let paused = console.order(&orders);
+            tokio::pin!(paused);
+            loop {
+                tokio::select! {
+                    outcome = &mut paused => break outcome?,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                let picture = look(facts).unwrap_or_default();
+                let over = self.memory.due(&picture, false, clock::now()).is_some();
+                if over || *stopped.borrow() {
+                    tracing::info!(
+                        "clients of pgBouncer at {} did not end their transactions in time",
+                        self.reach
+                    );
+                    // The console is still busy with them.
                     return Ok(());
                 }
-                () = tokio::time::sleep(LOOK) => {}
             }
-            let picture = look(facts).unwrap_or_default();
-            let over = self.memory.due(&picture, false, clock::now()).is_some();
-            if over || *stopped.borrow() {
-                tracing::info!(
-                    "clients of pgBouncer at {} did not end their transactions in time",
-                    self.reach
-                );
-                return Ok(());
-            }
+        };
+        match outcome {
+            Ok(()) => tracing::info!("paused pgBouncer at {} for the switchover", self.reach),
+            Err(refusal) => tracing::debug!("PAUSE: {refusal}: another node's daemon was first"),
         }
+        self.kept = Some(console);
+        Ok(())
     }
 
     async fn resume(&mut self) -> io::Result<()> {
-        let text = self.named("RESUME");
-        match bounded(command(&self.console(), &text)).await {
+        match self.order(&self.named("RESUME")).await? {
             Ok(()) => tracing::info!("resumed pgBouncer at {}", self.reach),
-            // Somebody else may have done it; only a pooler that is not there has to be asked again.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => tracing::debug!("RESUME: {error}"),
-            Err(error) => return Err(error),
+            Err(refusal) => tracing::debug!("RESUME: {refusal}: somebody else has done it"),
         }
         self.memory.paused_at = None;
         match std::fs::remove_file(&self.mark) {
@@ -191,68 +196,38 @@ impl Pooler {
                 replace(file, &text)
                     .map_err(|error| io::Error::other(format!("hosts_file {}: {error}", file.display())))?;
             }
-            bounded(command(&self.console(), "RELOAD")).await?;
+            self.order(&["RELOAD".to_owned()])
+                .await?
+                .map_err(io::Error::other)?;
             tracing::info!("pgBouncer at {} goes to {at} now", self.reach);
         }
         self.memory.host = Some(at.clone());
         Ok(())
     }
 
-    /// The command for each database, or for all.
-    fn named(&self, verb: &str) -> String {
+    async fn order(&mut self, orders: &[String]) -> io::Result<Result<(), String>> {
+        let console = self.console().await?;
+        let outcome = console.order_now(orders).await?;
+        self.kept = Some(console);
+        Ok(outcome)
+    }
+
+    /// The connection that is kept, or a new one.
+    async fn console(&mut self) -> io::Result<Console> {
+        match self.kept.take().filter(Console::is_open) {
+            Some(console) => Ok(console),
+            None => Console::open(&self.section, &self.reach).await,
+        }
+    }
+
+    /// The order for each database, or for all.
+    fn named(&self, verb: &str) -> Vec<String> {
         if self.section.databases.is_empty() {
-            return verb.to_owned();
+            return vec![verb.to_owned()];
         }
-        let each = self
-            .section
-            .databases
-            .iter()
-            .map(|name| format!("{verb} \"{name}\";"));
-        each.collect()
+        let names = self.section.databases.iter();
+        names.map(|name| format!("{verb} \"{name}\"")).collect()
     }
-
-    fn console(&self) -> Config {
-        let mut config = Config::new();
-        match &self.reach {
-            Reach::Path(dir) => config.host_path(dir).port(self.section.port),
-            Reach::Tcp(host, port) => config.host(host).port(*port),
-        };
-        config
-            .dbname("pgbouncer")
-            .user(&self.section.username)
-            .connect_timeout(DEADLINE);
-        if let Some(password) = &self.section.password {
-            config.password(password.reveal());
-        }
-        config
-    }
-}
-
-/// Runs commands on a connection of their own. `InvalidInput`: the console was reached and refused.
-async fn command(config: &Config, text: &str) -> io::Result<()> {
-    let (client, connection) = config.connect(NoTls).await.map_err(told)?;
-    let driver = tokio::spawn(connection);
-    let mut outcome = Ok(());
-    for statement in text.split_inclusive(';') {
-        outcome = client.batch_execute(statement).await.map_err(told);
-        if outcome.is_err() {
-            break;
-        }
-    }
-    driver.abort();
-    outcome
-}
-
-fn told(error: tokio_postgres::Error) -> io::Error {
-    match error.as_db_error() {
-        Some(refusal) => io::Error::new(io::ErrorKind::InvalidInput, refusal.message().to_owned()),
-        None => io::Error::other(error),
-    }
-}
-
-async fn bounded(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    let outcome = tokio::time::timeout(DEADLINE, work).await;
-    outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The file that pgbouncer.ini includes.

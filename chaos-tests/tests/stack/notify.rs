@@ -168,7 +168,15 @@ async fn haproxy_and_pgbouncer_hear_of_a_change_at_once() {
         seen.rows,
         Duration::from_nanos(seen.longest_ns).as_secs_f64()
     );
-    assert_eq!(seen.errors, Vec::<String>::new());
+    for line in herd.nodes[first].log().lines() {
+        if ["begins: writing", "paused", "stopping PostgreSQL for"]
+            .iter()
+            .any(|word| line.contains(word))
+        {
+            println!("{line}");
+        }
+    }
+    assert_eq!(seen.errors, Vec::<String>::new(), "{}", herd.portrait().await);
     herd.await_whole(RETURN_S).await;
     // A failover: nobody was asked to wait, and both go to the new primary as soon as there is one.
     let writers = Writers::start(&pooler.client(&herd));

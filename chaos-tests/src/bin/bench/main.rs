@@ -31,7 +31,7 @@ struct Arguments {
     /// `synchronous_mode`: off, on or quorum.
     #[arg(long, default_value = "off", value_parser = ["off", "on", "quorum"])]
     mode: String,
-    /// Only the faults whose name contains this.
+    /// Only the faults, or with `--peers` the systems, whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
     /// Measure memory, processor time and log entries of an idle cluster instead.
@@ -53,7 +53,7 @@ async fn main() {
         return;
     }
     if arguments.peers {
-        match peers::measure(&arguments.mode, arguments.trials).await {
+        match peers::measure(&arguments.mode, arguments.trials, &arguments.only).await {
             Ok(table) => println!("{table}"),
             Err(why) => {
                 eprintln!("bench: {why}");

@@ -49,18 +49,27 @@ struct Cell {
 }
 
 /// Measures every system and returns the table.
-pub(crate) async fn measure(mode: &str, trials: usize) -> Result<String, String> {
+pub(crate) async fn measure(mode: &str, trials: usize, only: &str) -> Result<String, String> {
     let makers: [(&str, Option<Timings>, bool); 4] = [
         ("Patroni + etcd + HAProxy, defaults", Some(Timings::DEFAULT), true),
         ("the same at their minima", Some(Timings::LEAST), true),
         ("Matriarch + HAProxy", None, true),
         ("Matriarch, all hosts in the client", None, false),
     ];
-    let programs = patroni::fetch()?;
+    let mut programs = None;
     let mut columns: Vec<(&str, Vec<Cell>)> = Vec::new();
     for (name, timings, balanced) in makers {
+        if !name.contains(only) {
+            continue;
+        }
         let mut system = match timings {
-            Some(timings) => System::patroni(&programs, &timings, mode).await?,
+            Some(timings) => {
+                let fetched = match &programs {
+                    Some(fetched) => fetched,
+                    None => programs.insert(patroni::fetch()?),
+                };
+                System::patroni(fetched, &timings, mode).await?
+            }
             None => System::ours(mode, balanced).await?,
         };
         let mut cells = Vec::new();
