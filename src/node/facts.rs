@@ -281,7 +281,10 @@ impl Agent {
         let probe = probe.filter(|_| self.guard.postmaster == self.probed.postmaster);
         let writable = probe.is_some_and(|probe| !probe.in_recovery) && self.probed.failing_since.is_none();
         let serving = self.is_serving() && self.risen.is_some() && self.risen == self.running;
-        serving && writable && self.gate_is_open(state, now)
+        // A grant that comes late does not undo a fence that has begun.
+        let purpose = self.job.as_ref().map(|job| &job.purpose);
+        let ending = matches!(purpose, Some(Purpose::Fence | Purpose::Stop));
+        serving && !ending && writable && self.gate_is_open(state, now)
     }
 
     fn guard_facts(&self) -> GuardFacts {

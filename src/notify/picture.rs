@@ -1,6 +1,7 @@
 //! What can be said to others of who serves writers, as this node knows it.
 
 use crate::cluster::{Endpoint, Facts, MemberName, Moment, Revision, Tenure};
+use crate::vip;
 use std::collections::BTreeSet;
 
 /// A primary whose gate is open.
@@ -32,7 +33,7 @@ impl Picture {
             let Some(at) = &member.info.postgres else { continue };
             let holds = holder.filter(|(holder, _)| *holder == name);
             let serves = match (*name == facts.me, holds) {
-                (true, _) => Some(facts.gate_open && facts.has_lease(now)),
+                (true, _) => Some(vip::is_owed(facts, now)),
                 (false, _) if !is_fresh => None,
                 (false, None) => Some(false),
                 // Its gate shuts without our hearing of it at once, so only the good news counts.
