@@ -27,6 +27,7 @@ use crate::node::tenancy::Tenancy;
 use crate::node::{Agent, AgentError, AgentParts, Hands};
 use crate::notify;
 use crate::postgres::PostgresError;
+use crate::proxy::Keeper;
 use crate::systemd;
 use crate::vip;
 use matriarch_raft::{Group, StartError, TlsFiles};
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// How long the REST door gets to finish open answers.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -254,6 +256,7 @@ async fn live(
     let (word, word_seen) = watch::channel(Word::default());
     let (urgent, urgent_seen) = watch::channel(0);
     let desk = Arc::new(Desk::default());
+    let (tally, proxy) = watch::channel(None);
     let mailroom = Arc::new(Mailroom::new(
         desk.clone(),
         state_seen.clone(),
@@ -282,11 +285,13 @@ async fn live(
     };
     let first = Report::first(crate::node::info(&config, group.id(), ledger.facts().incarnation));
     let (report, report_seen) = watch::channel(Arc::new(first));
+    let gate = mailroom.gate();
     let reporter = Reporter {
         group: group.clone(),
         mailroom,
         report: report_seen,
         urgent: urgent_seen,
+        gate: gate.clone(),
         settings: settings_seen.clone(),
         tenancy: tenancy.clone(),
         word: Arc::new(word),
@@ -302,6 +307,17 @@ async fn live(
         &facts.subscribe(),
         &is_shut,
     );
+    let (end_proxy, proxy_ends) = watch::channel(false);
+    let keeper = std::env::current_exe().ok().map(|exe| Keeper {
+        dir: config.raft.data_dir.clone(),
+        exe,
+        config: renewal.watch(),
+        facts: facts.subscribe(),
+        gate,
+        tally,
+        stop: proxy_ends,
+    });
+    let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
     let me = config.name.clone();
     let charge = match hands.as_ref().zip(std::env::current_exe().ok()) {
         Some((hands, exe)) => Some(Charge {
@@ -329,6 +345,7 @@ async fn live(
         report,
         urgent,
         orders: asked,
+        proxy,
         facts,
     };
     let (agent, postmaster) = Agent::new(parts);
@@ -342,7 +359,7 @@ async fn live(
             state_seen.clone(),
             settings_seen,
         )),
-        tokio::spawn(lead::see_off(group.clone(), state_seen)),
+        tokio::spawn(lead::see_off(group.clone(), state_seen.clone())),
         tokio::spawn(systemd::feed(reporter.tenancy.clone())),
         tokio::spawn(reporter.run()),
         tokio::spawn(doors.follow(renewal.watch())),
@@ -361,12 +378,24 @@ async fn live(
         }
     };
     let _ = tokio::time::timeout(CLOSE_DEADLINE, closing).await;
+    dismiss(keeper, end_proxy, state_seen.borrow().pause.is_on()).await;
     leave_lead(&group).await;
     for task in tasks {
         task.abort();
     }
     group.close().await;
     outcome.map_err(DaemonError::from)
+}
+
+/// The proxy ends with a daemon that was asked to stop; in a pause PostgreSQL stays, and so do its clients.
+async fn dismiss(keeper: Option<JoinHandle<()>>, end: watch::Sender<bool>, paused: bool) {
+    let Some(keeper) = keeper else { return };
+    if paused {
+        keeper.abort();
+    } else {
+        end.send_replace(true);
+        let _ = keeper.await;
+    }
 }
 
 /// Who leads and leaves hands the lead over first, so that nobody has to miss a heartbeat to notice.

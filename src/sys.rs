@@ -344,6 +344,12 @@ pub fn real_time() -> io::Result<()> {
     }
 }
 
+/// Lets others run first; how much is the kernel's scale from 0 to 19.
+pub fn be_nice(by: i32) {
+    // SAFETY: takes a number. Its answer says nothing that anybody needs.
+    unsafe { libc::nice(by) };
+}
+
 /// Sends one whole Ethernet frame through the interface with this number. Needs CAP_NET_RAW.
 pub fn send_frame(interface: u32, frame: &[u8]) -> io::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};

@@ -23,7 +23,7 @@ pub struct Options {
     pub dcs: Vec<String>,
     /// More lines of `raft:`, indented; `{dir}` is the node's directory.
     pub raft: String,
-    /// More sections; `{dir}` is the node's directory.
+    /// More sections; `{dir}` is the node's directory, `{ip}` its address.
     pub sections: String,
     /// Where clients and partners come from, as pg_hba.conf writes it.
     pub network: &'static str,
@@ -98,7 +98,8 @@ impl Sheet<'_> {
                 .replace("{dir}", &self.dir.display().to_string()),
             self.options
                 .sections
-                .replace("{dir}", &self.dir.display().to_string()),
+                .replace("{dir}", &self.dir.display().to_string())
+                .replace("{ip}", &ip.to_string()),
         )
     }
 

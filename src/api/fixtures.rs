@@ -38,6 +38,10 @@ pub(crate) fn facts(node: usize) -> Facts {
             epoch: Epoch(1),
             until: if node == 0 { NOW.plus(1_734) } else { Moment(0) },
         },
+        reign: LeaseFacts {
+            epoch: Epoch(1),
+            until: NOW.plus(1_500),
+        },
         gate_open: node == 0,
         raft: RaftFacts {
             id: 11,
@@ -66,6 +70,7 @@ pub(crate) fn facts(node: usize) -> Facts {
                 ..GuardFacts::default()
             }),
             gap_ms: None,
+            proxy: None,
         },
     }
 }
@@ -223,6 +228,7 @@ fn report(node: usize) -> Report {
     Report {
         again: None,
         scheduled_restart: None,
+        proxy: None,
         sent_at: Moment(NOW.0 - 150),
         tenure: if standby {
             Tenure::None

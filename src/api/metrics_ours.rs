@@ -1,6 +1,7 @@
 //! The metrics Patroni has no word for: Raft, lease, epoch, failovers, the synchronous set, the guard, the watchdog.
 
 use super::metrics::{Page, Seconds};
+use super::metrics_proxy::proxy_metrics;
 use super::view::View;
 use crate::cluster::{Facts, GuardFacts, Moment, WatchdogFacts};
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ pub(super) fn our_metrics(page: &mut Page, facts: &Facts, now: Moment) {
     synchronous(page, facts);
     if let Some(guard) = &facts.vitals.guard {
         guarded(page, guard);
+    }
+    if let Some(proxy) = &facts.vitals.proxy {
+        proxy_metrics(page, proxy);
     }
 }
 

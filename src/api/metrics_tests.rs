@@ -2,6 +2,7 @@
 
 use super::fixtures::{NOW, facts, promotion, recorded};
 use super::metrics_text;
+use crate::cluster::ProxyFacts;
 use promql::{Node, ParserOptions, parse};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ fn read(path: &str) -> String {
 fn everything() -> String {
     let mut facts = facts(0);
     facts.vitals.gap_ms = Some(1_234);
+    facts.vitals.proxy = Some(ProxyFacts::default());
     Arc::make_mut(&mut facts.state).timelines = vec![promotion()];
     metrics_text(&facts, NOW)
 }

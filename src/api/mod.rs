@@ -39,6 +39,7 @@ mod health;
 mod members;
 mod metrics;
 mod metrics_ours;
+mod metrics_proxy;
 mod operate;
 mod query;
 mod resolve;

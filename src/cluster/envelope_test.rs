@@ -321,6 +321,10 @@ fn report(tenure: Tenure) -> Report {
         again: Some(Epoch(8)),
         scheduled_restart: Some(r#"{"schedule":"2099-01-01T00:00:00+00:00"}"#.to_owned()),
         serves: true,
+        proxy: Some(Endpoint {
+            host: "b".to_owned(),
+            port: 5000,
+        }),
     }
 }
 
@@ -342,6 +346,7 @@ fn answer() -> Answer {
             report: Report::first(info()),
             age_ms: 12,
         }],
+        reign: Some((Epoch(4), 1_900)),
     }
 }
 

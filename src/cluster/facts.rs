@@ -78,6 +78,8 @@ pub struct Facts {
     pub members_at: Moment,
     /// This node's lease.
     pub lease: LeaseFacts,
+    /// The lease of whoever is primary, as far as this node knows it.
+    pub reign: LeaseFacts,
     /// Clients may be sent here to write: lease, writable and nothing in the way.
     pub gate_open: bool,
     /// The Raft group.

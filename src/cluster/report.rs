@@ -1,7 +1,7 @@
 //! What a node sees of itself and its PostgreSQL: sent to every voter beside the log, never replicated.
 
 use super::ids::{Epoch, MemberName, Moment, Revision};
-use super::member::MemberInfo;
+use super::member::{Endpoint, MemberInfo};
 use super::order::{Done, Order};
 use super::wal::{Lsn, Timeline, WalEnd};
 use serde::{Deserialize, Serialize};
@@ -252,6 +252,8 @@ pub struct Report {
     pub scheduled_restart: Option<String>,
     /// Clients may be sent here to write, in the epoch of its tenure, as far as its lease lasts.
     pub serves: bool,
+    /// Where its proxy listens for writers, as other nodes reach it.
+    pub proxy: Option<Endpoint>,
 }
 
 impl Report {
@@ -274,6 +276,15 @@ impl Report {
             again: None,
             scheduled_restart: None,
             serves: false,
+            proxy: None,
+        }
+    }
+
+    /// The epoch in which clients may be sent here to write.
+    pub fn gate(&self) -> Option<Epoch> {
+        match self.tenure {
+            Tenure::Holding { epoch } => Some(epoch).filter(|_| self.serves),
+            _ => None,
         }
     }
 
@@ -327,6 +338,8 @@ pub struct Answer {
     pub standing: Standing,
     /// All members' newest reports as the leader has them.
     pub digest: Vec<Seen>,
+    /// Nobody but the primary of this epoch writes for so many milliseconds more, counted from `sent_at`.
+    pub reign: Option<(Epoch, u64)>,
 }
 
 /// What travels between daemons beside the log.

@@ -182,7 +182,17 @@ pub(crate) const KEYS: &[Key] = &[
     store("exhibitor"),
     store("kubernetes"),
     store("citus"),
-    refused("proxy", Any, &[], "the proxy is not built yet; remove the section"),
+    // ---- proxy
+    used("proxy.listen", Text, Default("0.0.0.0"), "The address that the built-in proxy listens on. Without this section there is no proxy; `proxy: {}` is one with all defaults."),
+    used("proxy.rw", Text, Default("5000"), "The port, or host:port, that leads to the primary."),
+    used("proxy.ro", Text, Default("5001"), "The port, or host:port, that leads to the replica with the fewest connections."),
+    used("proxy.hold_timeout", Seconds, Default("10s"), "How long a new connection waits while there is no primary, or nothing to read from, before it is refused."),
+    used("proxy.handshake_timeout", Seconds, Default("10s"), "How long a client may take to say what it wants."),
+    used("proxy.max_lag", Bytes, Optional("16MB"), "Replicas that are further behind get no new readers. Default: no limit."),
+    used("proxy.ro_on_primary", Flag, Default("true"), "Whether readers are led to the primary where no replica is fit."),
+    used("proxy.max_connections", Number(1, 1_000_000), Default("10000"), "Clients of this node's proxy at a time."),
+    used("proxy.max_connections_per_client", Number(0, 1_000_000), Default("0"), "The same for one client address; 0 is no limit."),
+    used("proxy.proxy_protocol", Flag, Default("false"), "Every connection begins with the PROXY protocol, version 2: a balancer in front says whose it is."),
     // ---- vip
     used("vip.address", Text, Required("10.0.0.100/24"), "The virtual address, with the length of its network's prefix. Without this section there is none."),
     used("vip.interface", Text, Required("eth0"), "The network interface that carries it."),

@@ -43,6 +43,7 @@ mod notify;
 mod operator;
 mod postgresql;
 mod problem;
+mod proxy;
 mod raft;
 mod reader;
 #[cfg(test)]
@@ -69,7 +70,7 @@ pub use log_format::{LogField, LogFormat, LogPiece};
 pub use migration::{Migration, MigrationWishes, migration};
 pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
-    PostgresConfig, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,
+    PostgresConfig, Proxy, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,
 };
 pub use notify::{Haproxy, Notify, Pgbouncer, Reach};
 pub use operator::{Operator, operator};

@@ -36,6 +36,8 @@ pub struct Config {
     pub vip: Option<Vip>,
     /// Who else hears of a change of primary at once.
     pub notify: Notify,
+    /// The built-in proxy, if there is one.
+    pub proxy: Option<Proxy>,
     /// Logging.
     pub log: Log,
     /// How the command line and other nodes call the REST door.
@@ -273,6 +275,29 @@ pub struct Vip {
     pub prefix: u8,
     /// The interface that carries it.
     pub interface: String,
+}
+
+/// `proxy:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where writers come to, `host:port`.
+    pub rw: String,
+    /// Where readers come to, `host:port`.
+    pub ro: String,
+    /// How long a new connection waits for a server, milliseconds.
+    pub hold_timeout_ms: u64,
+    /// How long a client may take to say what it wants, milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// How far behind a replica may be for new readers, bytes; `None`: any distance.
+    pub max_lag: Option<u64>,
+    /// Whether readers are led to the primary where no replica is fit.
+    pub ro_on_primary: bool,
+    /// Clients at a time.
+    pub max_connections: usize,
+    /// Clients of one address at a time; zero is no limit.
+    pub max_connections_per_client: usize,
+    /// Every connection begins with the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// `log:`.

@@ -44,6 +44,7 @@ pub(crate) fn read(reader: &mut Reader, path: &Path, env: &BTreeMap<String, Stri
         watchdog: watchdog(reader),
         vip: vip(reader),
         notify: super::notify::read(reader),
+        proxy: super::proxy::read(reader),
         log: super::log::read(reader),
         ctl: ctl(reader),
         name: MemberName(name),

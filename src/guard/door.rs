@@ -1,29 +1,48 @@
-//! The guard's side of the socket: one lock, one listening socket, one visitor at a time.
+//! The guard's side of the socket: one lock, one listening socket, one visitor at a time. The proxy's door is the same.
 
-use super::wire::{Event, Greeting, LINE_LIMIT, PROTOCOL, Request, SOCKET};
+use super::wire::{Event, Greeting, LINE_LIMIT, PROTOCOL, Request};
 use crate::sys::{self, FileId};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use nix::sys::stat::Mode;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// The listening socket, and the lock that makes this guard the only one of its Raft data directory.
+/// What a process that outlives its daemon is found by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    /// The socket's name in the Raft data directory.
+    pub(crate) socket: &'static CStr,
+    /// The file beside it that only one such process can have locked.
+    pub(crate) lock: &'static str,
+}
+
+impl Names {
+    /// The socket's name as a path.
+    pub(crate) fn socket(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.socket.to_bytes()))
+    }
+}
+
+/// The listening socket, and the lock that makes this process the only one of its kind and Raft data directory.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(crate) struct Door {
     dir: OwnedFd,
     listener: UnixListener,
     id: FileId,
+    names: Names,
     _lock: Flock<File>,
 }
 
 impl Door {
-    /// Takes the lock and listens. `WouldBlock` when another guard lives.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    /// Takes the lock and listens. `WouldBlock` when another one lives.
+    pub(crate) fn open(dir: &Path, names: Names) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = nix::fcntl::open(dir, flags, Mode::empty())?;
         let here = reachable(dir.as_fd());
@@ -31,10 +50,10 @@ impl Door {
             .create(true)
             .append(true)
             .mode(0o600)
-            .open(here.join("guard.lock"))?;
+            .open(here.join(names.lock))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| io::Error::from(errno))?;
-        let path = here.join(SOCKET);
+        let path = here.join(names.socket());
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -44,37 +63,41 @@ impl Door {
         nix::sys::stat::umask(before);
         let listener = bound?;
         listener.set_nonblocking(true)?;
-        let id = sys::file_id(dir.as_fd(), c"guard.sock")?;
+        let id = sys::file_id(dir.as_fd(), names.socket)?;
         Ok(Self {
             dir,
             listener,
             id,
+            names,
             _lock: lock,
         })
     }
 
-    /// The next visitor, if one waits. Others than root and the guard's own user are shown out.
+    /// The next visitor, if one waits. Others than root and this process's own user are shown out.
     pub(super) fn visitor(&self) -> Option<Visitor> {
         let (stream, _) = self.listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
-        let uid = getsockopt(&stream, PeerCredentials).ok()?.uid();
-        let welcome = uid == 0 || uid == nix::unistd::geteuid().as_raw();
-        welcome.then(|| Visitor {
+        is_ours(getsockopt(&stream, PeerCredentials).ok()?.uid()).then(|| Visitor {
             stream,
             inbox: Vec::new(),
             outbox: Vec::new(),
         })
     }
 
+    /// The socket itself, for who waits at it in another way.
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+
     /// The socket that a daemon would find is still this one.
-    pub(super) fn stands(&self) -> bool {
-        sys::file_id(self.dir.as_fd(), c"guard.sock").is_ok_and(|found| found.same(&self.id))
+    pub(crate) fn stands(&self) -> bool {
+        sys::file_id(self.dir.as_fd(), self.names.socket).is_ok_and(|found| found.same(&self.id))
     }
 
     /// Takes the socket away.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.stands() {
-            let _ = std::fs::remove_file(reachable(self.dir.as_fd()).join(SOCKET));
+            let _ = std::fs::remove_file(reachable(self.dir.as_fd()).join(self.names.socket()));
         }
     }
 }
@@ -85,8 +108,13 @@ impl AsFd for Door {
     }
 }
 
+/// Whether the other side of a socket is root or this process's own user.
+pub(crate) fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
 /// A short path to an open directory: a socket's path has only 107 bytes, a data directory's may be longer.
-pub(super) fn reachable(dir: BorrowedFd<'_>) -> PathBuf {
+pub(crate) fn reachable(dir: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
 

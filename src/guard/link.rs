@@ -1,15 +1,18 @@
 //! The daemon's background task: it keeps the guard connected, carries requests and publishes its state.
 
+use super::door::Names;
 use super::handle::{GuardOptions, Shared};
 use super::launch::may_inherit;
 use super::page::Page;
 use super::process::ANOTHER_LIVES;
-use super::wire::{Answer, Ask, Event, Greeting, LINE_LIMIT, PROTOCOL, Request, SOCKET, Told, describe_exit};
+use super::wire::{Answer, Ask, Event, Greeting, LINE_LIMIT, NAMES, PROTOCOL, Request, Told, describe_exit};
 use super::{GuardError, GuardState};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,42 +233,17 @@ impl Link {
     }
 
     async fn knock(&self) -> io::Result<UnixStream> {
-        // Through an open directory: the path of a socket may be 107 bytes long at most.
-        let dir = std::fs::File::open(&self.options.dir)?;
-        let stream = UnixStream::connect(super::door::reachable(dir.as_fd()).join(SOCKET)).await?;
-        let uid = stream.peer_cred()?.uid();
-        if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::new(
-                ErrorKind::PermissionDenied,
-                "the guard is another user's process",
-            ));
-        }
-        Ok(stream)
+        knock(&self.options.dir, NAMES).await
     }
 
     async fn spawn(&self) -> Result<(), GuardError> {
         let GuardOptions { dir, data_dir, exe } = &self.options;
-        let mut command = tokio::process::Command::new(exe);
-        command.arg("guard").arg("--dir").arg(dir).stdin(Stdio::null());
+        let mut arguments = vec![OsStr::new("guard"), OsStr::new("--dir"), dir.as_os_str()];
         if let Some(data_dir) = data_dir {
-            command.arg("--data-dir").arg(data_dir);
+            arguments.extend([OsStr::new("--data-dir"), data_dir.as_os_str()]);
         }
-        for (name, _) in std::env::vars_os().filter(|(name, _)| !may_inherit(name.as_bytes())) {
-            command.env_remove(name);
-        }
-        let status = command.status().await.map_err(|error| {
-            GuardError::Unusable(format!(
-                "{} could not be executed as guard: {error}",
-                exe.display()
-            ))
-        })?;
-        match status.code() {
-            Some(0) => info!("a guard was started for {}", dir.display()),
-            Some(code) if code == i32::from(ANOTHER_LIVES) => {}
-            _ => {
-                let why = format!("the guard did not start ({status}); its reason stands on standard error");
-                return Err(GuardError::Unusable(why));
-            }
+        if spawn(exe, &arguments).await.map_err(GuardError::Unusable)? {
+            info!("a guard was started for {}", dir.display());
         }
         Ok(())
     }
@@ -275,6 +253,41 @@ impl Link {
             "the guard of {} cannot be used: {error}",
             self.options.dir.display()
         ))
+    }
+}
+
+/// Connects to a process that outlives its daemons, if it is our own user's.
+pub(crate) async fn knock(dir: &Path, names: Names) -> io::Result<UnixStream> {
+    // Through an open directory: the path of a socket may be 107 bytes long at most.
+    let dir = std::fs::File::open(dir)?;
+    let stream = UnixStream::connect(super::door::reachable(dir.as_fd()).join(names.socket())).await?;
+    if !super::door::is_ours(stream.peer_cred()?.uid()) {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "it is another user's process",
+        ));
+    }
+    Ok(stream)
+}
+
+/// Starts a process that detaches itself. False: another one lives already.
+pub(crate) async fn spawn(exe: &Path, arguments: &[&OsStr]) -> Result<bool, String> {
+    let what = arguments.first().unwrap_or(&OsStr::new("")).display();
+    let mut command = tokio::process::Command::new(exe);
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| !may_inherit(name.as_bytes())) {
+        command.env_remove(name);
+    }
+    let status = command
+        .status()
+        .await
+        .map_err(|error| format!("{} could not be executed as {what}: {error}", exe.display()))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(ANOTHER_LIVES) => Ok(false),
+        _ => Err(format!(
+            "the {what} did not start ({status}); its reason stands on standard error"
+        )),
     }
 }
 

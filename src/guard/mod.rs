@@ -61,13 +61,13 @@
 //! `fenced`. Two daemons on one Raft directory would displace each other in turns: the Raft store's lock is
 //! what prevents that.
 
-mod door;
+pub(crate) mod door;
 mod handle;
 mod herald;
 mod keeper;
 mod launch;
 mod lease;
-mod link;
+pub(crate) mod link;
 mod page;
 pub mod process;
 mod state;

@@ -3,6 +3,7 @@
 use super::door::Door;
 use super::keeper::Keeper;
 use super::launch::Inherited;
+use super::wire::NAMES;
 use crate::sys::{self, Fork};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code: another guard lives in that directory; connect to it.
-pub(super) const ANOTHER_LIVES: u8 = 3;
+pub(crate) const ANOTHER_LIVES: u8 = 3;
 
 /// Runs a guard: `--dir DIR [--data-dir DIR]`. The caller must not have opened anything before.
 ///
@@ -29,7 +30,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match detach() {
         Ok(Side::Starter(code)) => ExitCode::from(code),
-        Ok(Side::Guard(ready)) => guard(options, ready),
+        Ok(Side::Stayer(ready)) => guard(options, ready),
         Err(error) => {
             say(format_args!("cannot start: {error}"));
             ExitCode::FAILURE
@@ -57,20 +58,21 @@ impl Options {
     }
 }
 
-enum Side {
+/// Which of the two processes goes on after [`detach`].
+pub(crate) enum Side {
     /// The process that was started; its exit code is known now.
     Starter(u8),
-    /// The guard to be; it writes its exit code once, or zero when it is ready.
-    Guard(OwnedFd),
+    /// The one that stays; it writes its exit code once, or zero when it is ready.
+    Stayer(OwnedFd),
 }
 
-/// Leaves the parent and its session: the guard is nobody's child and belongs to no terminal.
-fn detach() -> io::Result<Side> {
+/// Leaves the parent and its session: who stays is nobody's child and belongs to no terminal.
+pub(crate) fn detach() -> io::Result<Side> {
     let (answer, ready) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     match sys::fork_single_threaded()? {
         Fork::Child => {
             nix::unistd::setsid()?;
-            Ok(Side::Guard(ready))
+            Ok(Side::Stayer(ready))
         }
         Fork::Parent(_) => {
             drop(ready);
@@ -114,7 +116,7 @@ fn set_up(options: Options) -> io::Result<Keeper> {
     nix::unistd::chdir(Path::new("/"))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     nix::sys::prctl::set_child_subreaper(true)?;
-    let door = Door::open(&options.dir)?;
+    let door = Door::open(&options.dir, NAMES)?;
     // Looks through the process table once: the fence path has been walked before memory is locked.
     let keeper = Keeper::new(door, options.data_dir, inherited)?;
     harden();

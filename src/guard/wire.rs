@@ -4,6 +4,7 @@
 //! changes, so that any daemon can tell which protocol any guard speaks. Then lines of JSON go both ways: a
 //! daemon is upgraded under a running guard, so fields may be added (with a default) and never change meaning.
 
+use super::door::Names;
 use super::state::{Messenger, WatchdogOrder, WatchdogState};
 use crate::cluster::{Epoch, Moment};
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,11 @@ use std::path::PathBuf;
 pub(super) const PROTOCOL: u32 = 1;
 /// What this program's guard understands, see [`Told::level`].
 pub(super) const LEVEL: u32 = 2;
-/// The socket's name in the Raft data directory.
-pub(super) const SOCKET: &str = "guard.sock";
+/// Where a guard is found in the Raft data directory.
+pub(super) const NAMES: Names = Names {
+    socket: c"guard.sock",
+    lock: "guard.lock",
+};
 /// The longest line that is accepted.
 pub(super) const LINE_LIMIT: usize = 1 << 20;
 

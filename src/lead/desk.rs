@@ -279,6 +279,16 @@ impl Desk {
         })
     }
 
+    /// The agreed primary's epoch, and for how many milliseconds from now on nobody else can be made primary without
+    /// its own word or a fence: what is left of the lease that this node granted last.
+    pub fn reign(&self, state: &State, now: Moment) -> Option<(Epoch, u64)> {
+        let inner = self.lock();
+        let (_, held) = state.primacy.held()?;
+        let (epoch, at) = inner.last_grant.filter(|(epoch, _)| *epoch == held)?;
+        inner.lead?;
+        Some((epoch, lease::deadline(at, state.ttl_ms).since(now)))
+    }
+
     /// Judges, and withholds the lease of an epoch that the verdict moves on from.
     pub fn judge(&self, agreed: &Agreed<'_>, now: Moment, wall_ms: u64) -> Option<Judgement> {
         let mut inner = self.lock();

@@ -5,12 +5,25 @@ use super::membership;
 use super::orders::Orders;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
-use crate::cluster::{Answer, Order, PeerMessage, PeerReply, Report, Settings, State, Tenure};
+use crate::cluster::{
+    Answer, Epoch, MemberName, Moment, Order, PeerMessage, PeerReply, Report, Settings, State, Tenure,
+};
 use matriarch_raft::{Group, Inbox, Peer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
+
+/// What a primary said of its gate, in a report that it sent to this node itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The primary.
+    pub member: MemberName,
+    /// The epoch in which clients may be sent there.
+    pub epoch: Option<Epoch>,
+    /// When it was heard.
+    pub at: Moment,
+}
 
 /// The peers' door of this node.
 pub struct Mailroom {
@@ -19,6 +32,7 @@ pub struct Mailroom {
     settings: watch::Receiver<Arc<Settings>>,
     group: OnceLock<(Group, Orders)>,
     poke: watch::Sender<u64>,
+    gate: watch::Sender<Option<Gate>>,
 }
 
 impl Mailroom {
@@ -35,7 +49,35 @@ impl Mailroom {
             settings,
             group: OnceLock::new(),
             poke,
+            gate: watch::Sender::default(),
         }
+    }
+
+    /// The primary's newest word on its gate; news only when it has changed.
+    pub fn gate(&self) -> watch::Receiver<Option<Gate>> {
+        self.gate.subscribe()
+    }
+
+    fn note_gate(&self, report: &Report, state: &State, now: Moment) {
+        if state
+            .primacy
+            .last()
+            .is_none_or(|(holder, _)| holder != report.member())
+        {
+            return;
+        }
+        let said = Gate {
+            member: report.member().clone(),
+            epoch: report.gate(),
+            at: now,
+        };
+        self.gate.send_if_modified(|known| {
+            let what = |gate: &Option<Gate>| gate.as_ref().map(|gate| (gate.member.clone(), gate.epoch));
+            let said = Some(said);
+            let news = what(known) != what(&said);
+            *known = said;
+            news
+        });
     }
 
     /// The group exists only after its inbox; until then nothing is answered.
@@ -60,6 +102,7 @@ impl Mailroom {
             _ => None,
         };
         let (sent_at, member) = (report.sent_at, report.member().clone());
+        self.note_gate(&report, &state, clock::now());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
         let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;
@@ -84,6 +127,7 @@ impl Mailroom {
             duplicate_of,
             standing: self.desk.standing(),
             digest,
+            reign: self.desk.reign(&self.state.borrow(), clock::now()),
         })
     }
 }

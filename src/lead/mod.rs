@@ -25,7 +25,7 @@ mod said;
 
 pub use desk::Desk;
 pub use handover::judge_alone as asked_handover;
-pub use inbox::Mailroom;
+pub use inbox::{Gate, Mailroom};
 pub use membership::see_off;
 pub use orders::Orders;
 pub use run::{is_stuck, run, watch_lead, watch_state};

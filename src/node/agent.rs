@@ -17,7 +17,7 @@ use super::wal_gone::WalGone;
 use super::words::Ending;
 use crate::clock;
 use crate::cluster::{
-    Epoch, Facts, MemberName, Moment, Promise, Report, Role, Settings, State, Synced, Timeline,
+    Epoch, Facts, MemberName, Moment, Promise, ProxyFacts, Report, Role, Settings, State, Synced, Timeline,
 };
 use crate::config::{Config, Renewal};
 use crate::decide::duty::{self, Duty, Local, Process};
@@ -82,6 +82,8 @@ pub struct AgentParts {
     pub urgent: watch::Sender<u64>,
     /// What operators ask of this node.
     pub orders: mpsc::Receiver<Asked>,
+    /// What the proxy has seen, where there is one.
+    pub proxy: watch::Receiver<Option<ProxyFacts>>,
     /// Where the doors read.
     pub facts: watch::Sender<Option<Arc<Facts>>>,
 }

@@ -80,6 +80,7 @@ impl Agent {
             activity: self.activity(),
             offer: self.offer(state, now),
             serves: self.gate(state, now),
+            proxy: config.proxy_address(),
         }
     }
 
@@ -258,6 +259,7 @@ impl Agent {
             gate_open: report.serves,
             report,
             lease: LeaseFacts { epoch, until },
+            reign: reign(state, LeaseFacts { epoch, until }, word.reign),
             raft: self.raft_facts(state),
             walsenders: probe
                 .as_ref()
@@ -271,6 +273,7 @@ impl Agent {
             vitals: Vitals {
                 guard: self.parts.hands.as_ref().map(|_| self.guard_facts()),
                 gap_ms: None,
+                proxy: *self.parts.proxy.borrow(),
             },
         }
     }
@@ -339,6 +342,22 @@ impl Agent {
     /// The agreed timeline of the running primary, for finding how it began.
     pub(super) fn agreed_timeline(state: &State) -> Option<crate::cluster::Timeline> {
         state.primacy.origin().and_then(|(_, timeline)| timeline)
+    }
+}
+
+/// The agreed primary's lease: this node's own, else the leader's word; in a pause it does not end.
+fn reign(state: &State, own: LeaseFacts, heard: LeaseFacts) -> LeaseFacts {
+    let Some((_, epoch)) = state.primacy.held() else {
+        return LeaseFacts::default();
+    };
+    let known = [own, heard].into_iter().filter(|lease| lease.epoch == epoch);
+    let until = match state.pause.is_on() {
+        true => Some(Moment(u64::MAX)),
+        false => known.map(|lease| lease.until).max(),
+    };
+    LeaseFacts {
+        epoch,
+        until: until.unwrap_or_default(),
     }
 }
 

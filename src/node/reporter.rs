@@ -3,8 +3,10 @@
 use super::tenancy::Tenancy;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
-use crate::cluster::{Answer, Moment, PeerMessage, PeerReply, Report, Revision, Seen, Settings, Standing};
-use crate::lead::Mailroom;
+use crate::cluster::{
+    Answer, LeaseFacts, Moment, PeerMessage, PeerReply, Report, Revision, Seen, Settings, Standing,
+};
+use crate::lead::{Gate, Mailroom};
 use matriarch_raft::Group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub struct Word {
     pub digest: Arc<Vec<Seen>>,
     /// Another live node carries this one's name.
     pub duplicate_of: Option<String>,
+    /// The primary's epoch, and until when nobody else is made primary without its own word or a fence.
+    pub reign: LeaseFacts,
 }
 
 /// Everything a reporting task needs.
@@ -45,6 +49,8 @@ pub struct Reporter {
     pub report: watch::Receiver<Arc<Report>>,
     /// Raised when the report must go out at once.
     pub urgent: watch::Receiver<u64>,
+    /// A primary's news on its gate: the leader is asked at once how long it reigns, because clients wait for that.
+    pub gate: watch::Receiver<Option<Gate>>,
     /// Dynamic configuration, for the interval.
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Where grants go.
@@ -106,6 +112,7 @@ impl Reporter {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 changed = self.urgent.changed() => if changed.is_err() { return },
+                Ok(()) = self.gate.changed() => {}
             }
         }
     }
@@ -119,11 +126,17 @@ impl Reporter {
             duplicate_of,
             standing,
             digest,
+            reign,
         } = answer;
         if let Some(grant) = grant {
             self.tenancy.accept(grant, sent_at);
         }
+        let reign = reign.map(|(epoch, left_ms)| LeaseFacts {
+            epoch,
+            until: sent_at.plus(left_ms),
+        });
         self.word.send_replace(Word {
+            reign: reign.unwrap_or_default(),
             at: clock::now(),
             at_s: clock::wall_ms() / 1_000,
             standing: Some(standing),

@@ -164,6 +164,7 @@ impl World {
             duplicate_of: None,
             standing: Standing::default(),
             digest: daemon.desk.digest(now),
+            reign: daemon.desk.reign(&node.state, now),
         };
         self.send(n, to, Message::Reply(Some(Box::new(answer)), serial));
     }

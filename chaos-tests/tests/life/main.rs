@@ -21,6 +21,7 @@ mod operator;
 mod pause;
 mod primary_dies;
 mod process;
+mod proxy;
 mod quorum;
 mod restart;
 mod return_home;

@@ -1,0 +1,203 @@
+//! Where clients are led, as this node's facts have it: pure.
+
+use super::terms::{Lease, Routes, Terms};
+use crate::cluster::{
+    Endpoint, Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Seen, Tenure,
+};
+use crate::config::Proxy;
+use crate::lead::Gate;
+
+/// A replica that the leader has not heard of for so long gets no new readers.
+const SILENT_MS: u64 = 3_000;
+
+/// The section of the node file as the proxy is told.
+pub(super) fn terms(section: &Proxy) -> Terms {
+    Terms {
+        rw: section.rw.clone(),
+        ro: section.ro.clone(),
+        hold_ms: section.hold_timeout_ms,
+        handshake_ms: section.handshake_timeout_ms,
+        most: section.max_connections,
+        most_of_one: section.max_connections_per_client,
+        proxy_protocol: section.proxy_protocol,
+        ro_on_primary: section.ro_on_primary,
+    }
+}
+
+/// How long the primary is the only one.
+pub(super) fn lease(facts: &Facts) -> Lease {
+    Lease {
+        epoch: facts.reign.epoch,
+        until: facts.reign.until,
+    }
+}
+
+/// Writers to the primary of the agreed epoch while it says that its gate is open; readers to replicas that are near
+/// enough. `heard` is what the primary said to this node itself, which may be newer than what the leader passed on.
+pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) -> Routes {
+    let state = &facts.state;
+    let server = |name: &MemberName| {
+        let there = state.member(name).filter(|_| !state.is_removed(name));
+        there.and_then(|member| member.info.postgres.clone())
+    };
+    let held = state.primacy.held().filter(|(_, epoch)| *epoch == state.epoch);
+    let rw = held
+        .filter(|(holder, epoch)| gate(facts, heard, holder) == Some(*epoch))
+        .and_then(|(holder, _)| server(holder));
+    let position = held.and_then(|(_, epoch)| position(facts, epoch));
+    let fit = |seen: &&Seen| {
+        let name = seen.report.member();
+        let tagged = state
+            .member(name)
+            .is_none_or(|member| member.info.tags.noloadbalance);
+        !tagged && seen.age_ms < SILENT_MS && is_near(&seen.report, position, max_lag)
+    };
+    let named = |seen: &Seen| server(seen.report.member());
+    let mut ro: Vec<Endpoint> = facts.members.iter().filter(fit).filter_map(named).collect();
+    ro.sort();
+    let others = facts
+        .members
+        .iter()
+        .filter(|seen| *seen.report.member() != facts.me);
+    let peer = |seen: &Seen| seen.report.proxy.as_ref().map(ToString::to_string);
+    Routes {
+        epoch: state.epoch,
+        rw,
+        ro,
+        all: state.members.keys().filter_map(server).collect(),
+        peers: others.filter_map(peer).collect(),
+    }
+}
+
+/// The epoch in which the primary's gate is open, by the newest word there is.
+fn gate(facts: &Facts, heard: Option<&Gate>, holder: &MemberName) -> Option<Epoch> {
+    let seen = facts.members.iter().find(|seen| seen.report.member() == holder);
+    if *holder == facts.me {
+        return facts.report.gate();
+    }
+    let passed_on = seen.map(|seen| {
+        let at = Moment(facts.members_at.0.saturating_sub(seen.age_ms));
+        (at, seen.report.gate())
+    });
+    let heard = heard
+        .filter(|gate| gate.member == *holder)
+        .map(|gate| (gate.at, gate.epoch));
+    [passed_on, heard]
+        .into_iter()
+        .flatten()
+        .max_by_key(|(at, _)| *at)?
+        .1
+}
+
+/// How far the primary is known to have written.
+fn position(facts: &Facts, epoch: Epoch) -> Option<Lsn> {
+    let holding = |report: &Report| matches!(report.tenure, Tenure::Holding { epoch: of } if of == epoch);
+    let primary = facts.members.iter().find(|seen| holding(&seen.report))?;
+    primary.report.postgres.as_ref()?.location
+}
+
+fn is_near(report: &Report, position: Option<Lsn>, max_lag: Option<u64>) -> bool {
+    let Some(postgres) = &report.postgres else {
+        return false;
+    };
+    let near = match (max_lag, postgres.replayed, position) {
+        (None, _, _) => true,
+        (Some(most), Some(replayed), Some(position)) => replayed.behind(position) <= most,
+        // While there is no primary nobody falls further behind.
+        (Some(_), Some(_), None) => true,
+        (Some(_), None, _) => false,
+    };
+    near && postgres.role == Role::Replica && postgres.state == PostgresState::Running
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixtures::{NOW, facts};
+    use std::sync::Arc;
+
+    /// node1 looks: node0 is the primary of epoch 1 and says so, node1 and node2 stream.
+    fn seen_by_node1() -> Facts {
+        let mut facts = facts(1);
+        let members = Arc::make_mut(&mut facts.members);
+        members[0].report.serves = true;
+        members[0].report.proxy = Some(Endpoint {
+            host: "10.0.0.1".to_owned(),
+            port: 5000,
+        });
+        facts
+    }
+
+    fn ports(servers: &[Endpoint]) -> Vec<u16> {
+        servers.iter().map(|server| server.port).collect()
+    }
+
+    #[test]
+    fn writers_go_to_the_primary_and_readers_to_the_others() {
+        let facts = seen_by_node1();
+        let server = |node: usize| facts.members[node].report.info.postgres.clone().unwrap();
+        let found = routes(&facts, None, None);
+        assert_eq!((found.epoch, found.rw), (Epoch(1), Some(server(0))));
+        assert_eq!(found.ro, [server(1), server(2)]);
+        assert_eq!(found.all.len(), 3);
+        assert_eq!(found.peers, ["10.0.0.1:5000"]);
+    }
+
+    #[test]
+    fn nobody_is_led_to_a_primary_that_is_not_agreed_or_whose_gate_is_shut() {
+        let mut facts = seen_by_node1();
+        Arc::make_mut(&mut facts.members)[0].report.serves = false;
+        assert_eq!(routes(&facts, None, None).rw, None);
+        let mut facts = seen_by_node1();
+        Arc::make_mut(&mut facts.state).epoch = Epoch(2);
+        let found = routes(&facts, None, None);
+        assert_eq!((found.epoch, found.rw), (Epoch(2), None));
+    }
+
+    #[test]
+    fn the_newer_word_on_the_gate_counts() {
+        let facts = seen_by_node1();
+        let gate = |epoch, at| Gate {
+            member: facts.members[0].report.member().clone(),
+            epoch,
+            at,
+        };
+        // What was passed on is 50 ms older than the digest, which came 100 ms before now.
+        let shut = gate(None, NOW);
+        assert_eq!(routes(&facts, Some(&shut), None).rw, None);
+        let older = gate(None, Moment(NOW.0 - 200));
+        assert!(routes(&facts, Some(&older), None).rw.is_some());
+        let other = Gate {
+            member: facts.members[2].report.member().clone(),
+            ..gate(None, NOW)
+        };
+        assert!(routes(&facts, Some(&other), None).rw.is_some());
+    }
+
+    #[test]
+    fn a_replica_far_behind_or_tagged_or_silent_gets_no_readers() {
+        let all = ports(&routes(&seen_by_node1(), None, Some(0)).ro);
+        assert_eq!(all.len(), 2, "nobody lags");
+        let without_first = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = seen_by_node1();
+            change(&mut facts);
+            ports(&routes(&facts, None, Some(1_000)).ro) == all[1..]
+        };
+        assert!(without_first(&|facts| {
+            let postgres = Arc::make_mut(&mut facts.members)[1]
+                .report
+                .postgres
+                .as_mut()
+                .unwrap();
+            postgres.replayed = postgres.replayed.map(|lsn| Lsn(lsn.0 - 1_001));
+        }));
+        assert!(without_first(&|facts| {
+            Arc::make_mut(&mut facts.members)[1].age_ms = SILENT_MS;
+        }));
+        assert!(without_first(&|facts| {
+            let name = facts.members[1].report.member().clone();
+            let state = Arc::make_mut(&mut facts.state);
+            state.members.get_mut(&name).unwrap().info.tags.noloadbalance = true;
+        }));
+    }
+}
