@@ -453,6 +453,8 @@ impl Keeper {
         let pause = Duration::from_millis(self.pause_ms(clock::now()));
         // Interrupted or not, the next turn looks at everything.
         let _ = ppoll(&mut all, Some(TimeSpec::from(pause)), None);
+        // A timer whose clock runs ahead of ours (a preloaded fake of it) would wake us for ever.
+        let _ = self.timer.wait();
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let asked = i32::try_from(signal.ssi_signo) == Ok(Signal::SIGTERM as i32);
             self.leaving |= asked && self.ward.idle() && self.lease.armed.is_none();

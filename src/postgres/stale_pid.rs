@@ -1,6 +1,7 @@
 //! A dead postmaster that nobody has reaped yet: PostgreSQL takes it for a living one and refuses to start.
 
 use super::{Postgres, files};
+use std::path::Path;
 use std::time::Duration;
 
 /// Whoever inherits the orphans of a killed node reaps them within this time, or never.
@@ -20,7 +21,32 @@ impl Postgres {
             }
         };
         if tokio::time::timeout(REAPED_WITHIN, reaped).await.is_err() {
-            tracing::warn!("nobody reaps the dead postmaster {pid}; starting all the same");
+            // As in a container whose first process reaps nobody. It is dead for certain, and the guard has ended
+            // whatever it left behind, so its files say nothing any more.
+            tracing::warn!("nobody reaps the dead postmaster {pid}; its lock files are removed");
+            self.forget(pid);
+        }
+    }
+
+    /// Removes postmaster.pid and the lock of the socket that it names, as far as they name `pid`.
+    fn forget(&self, pid: u32) {
+        let own = self.data_dir().join("postmaster.pid");
+        let text = files::read(&own).ok().flatten().unwrap_or_default();
+        // The fourth line is the port, the fifth the first socket's directory.
+        let mut place = text.lines().skip(3);
+        let socket = place
+            .next()
+            .zip(place.next())
+            .map(|(port, dir)| Path::new(dir.trim()).join(format!(".s.PGSQL.{}.lock", port.trim())));
+        for file in [Some(own), socket].into_iter().flatten() {
+            let text = files::read(&file).ok().flatten().unwrap_or_default();
+            let names_it = text
+                .lines()
+                .next()
+                .is_some_and(|line| line.trim() == pid.to_string());
+            if let (true, Err(why)) = (names_it, std::fs::remove_file(&file)) {
+                tracing::warn!("{}: {why}", file.display());
+            }
         }
     }
 

@@ -184,6 +184,15 @@ async fn voters(herd: &Herd, node: usize) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_postmaster_that_nobody_has_reaped_is_waited_for() {
+    a_zombie(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_postmaster_that_nobody_ever_reaps_keeps_nobody_from_starting() {
+    a_zombie(false).await;
+}
+
+async fn a_zombie(is_reaped: bool) {
     let mut herd = Herd::grown(1, Options::default()).await;
     herd.nodes[0].kill_whole();
     // A zombie of PostgreSQL's own user, as a slow init leaves it.
@@ -213,8 +222,11 @@ async fn a_dead_postmaster_that_nobody_has_reaped_is_waited_for() {
             .contains("waiting until the dead postmaster")
     })
     .await;
-    zombie.wait().unwrap();
+    if is_reaped {
+        zombie.wait().unwrap();
+    }
     herd.await_primary(FAILOVER_S, |_| true).await;
+    zombie.wait().unwrap();
     let log = herd.nodes[0].log_since(mark);
     assert!(!log.contains("already exists"), "{log}");
 }
