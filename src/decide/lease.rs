@@ -13,6 +13,15 @@ pub const GUARD_SLACK_MS: u64 = 100;
 /// The daemon stops PostgreSQL this long before the deadline.
 pub const STOP_MARGIN_MS: u64 = 500;
 
+/// In a pause a primary has no deadline. One that is ten years away stands for that: further than any machine runs, and
+/// yet a number that the guard's page has room for.
+pub const ENDLESS_MS: u64 = 10 * 365 * 86_400_000;
+
+/// Whether this deadline stands for none.
+pub fn is_endless(deadline: Moment, now: Moment) -> bool {
+    deadline.since(now) > ENDLESS_MS / 2
+}
+
 /// The holder's deadline for a grant of `ttl_ms` that answered a report sent at `sent_at`.
 pub fn deadline(sent_at: Moment, ttl_ms: u64) -> Moment {
     sent_at.plus(ttl_ms)

@@ -6,12 +6,12 @@
 //! dry: the fence, which begins 300 ms before the deadline, ends in time and disarms the device.
 //!
 //! **When it is disarmed.** With the magic `V`, and only when nothing of the data directory is left, or when the
-//! daemon has taken the deadline away from a postmaster that runs on: that one is a standby.
+//! daemon has taken the deadline away from a postmaster that runs on: that one is a standby, or the cluster is paused.
 
 use super::process::say;
 use super::state::{WatchdogDriver, WatchdogFault, WatchdogOrder, WatchdogState};
 use crate::cluster::Moment;
-use crate::decide::lease::GUARD_SLACK_MS;
+use crate::decide::lease::{GUARD_SLACK_MS, is_endless};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -102,6 +102,8 @@ impl Watchdog {
     /// that a deadline was given for.
     pub(super) fn tend(&mut self, now: Moment, deadline: Option<Moment>, settled: bool) {
         match deadline {
+            // Hands off: nobody takes over, so nothing has to be reset before somebody does.
+            Some(deadline) if is_endless(deadline, now) => return self.disarm(),
             Some(deadline) => {
                 self.until = deadline;
                 self.arm(now);
@@ -233,6 +235,7 @@ fn fit(order: &WatchdogOrder, device: &OwnedFd) -> Result<u32, WatchdogFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::lease;
     use std::fs::File;
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
@@ -317,6 +320,22 @@ mod tests {
         dog.tend(Moment(3300), None, true);
         assert_eq!(kennel.read(), "V");
         assert_eq!(dog.state(), WatchdogState::Off);
+    }
+
+    #[test]
+    fn in_a_pause_it_rests() {
+        let mut kennel = Kennel::new();
+        let mut dog = Watchdog::default();
+        dog.order(Some(order(kennel.path(), WatchdogDriver::Testing)));
+        dog.tend(Moment(1000), Some(Moment(3000)), false);
+        assert_eq!(kennel.read(), "Ctimeout=1\n1");
+        dog.tend(Moment(1100), Some(Moment(1000).plus(lease::ENDLESS_MS)), false);
+        assert_eq!(kennel.read(), "V");
+        dog.tend(Moment(1200), Some(Moment(1000).plus(lease::ENDLESS_MS)), false);
+        assert_eq!(kennel.read(), "");
+        dog.tend(Moment(1300), None, true);
+        dog.tend(Moment(1400), Some(Moment(3400)), false);
+        assert_eq!(kennel.read(), "Ctimeout=1\n1");
     }
 
     #[test]

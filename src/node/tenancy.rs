@@ -10,8 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A node loop that has not passed for this long counts as hung.
 const HUNG_MS: u64 = 1_000;
-/// No deadline: further away than any machine runs, and yet a number that the guard's page has room for.
-const ENDLESS_MS: u64 = 10 * 365 * 86_400_000;
 
 /// How the lease ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +103,7 @@ impl Tenancy {
         if inner.bound == Bound::Endless || !runs {
             return;
         }
-        let until = now.plus(ENDLESS_MS);
+        let until = now.plus(lease::ENDLESS_MS);
         if self.arm(epoch, until) {
             tracing::info!("paused: the primary of epoch {epoch} has no deadline any more");
             (inner.until, inner.bound) = (until, Bound::Endless);
@@ -116,8 +114,7 @@ impl Tenancy {
     pub fn tighten(&self, epoch: Epoch, now: Moment) {
         let mut inner = self.lock();
         // Also one that a daemon before this one left behind.
-        let endless = inner.until.since(now) > ENDLESS_MS / 2;
-        if inner.epoch != epoch || !endless {
+        if inner.epoch != epoch || !lease::is_endless(inner.until, now) {
             return;
         }
         inner.bound = Bound::LettingGo;
@@ -159,7 +156,7 @@ impl Tenancy {
         inner.epoch = epoch;
         inner.until = until;
         inner.armed = Some(epoch);
-        if until.since(inner.loop_at) > ENDLESS_MS / 2 {
+        if lease::is_endless(until, inner.loop_at) {
             inner.bound = Bound::Endless;
         }
     }

@@ -141,3 +141,40 @@ async fn a_restart_or_a_new_copy_that_an_operator_asks_for_in_a_pause_ends_with_
     herd.await_streaming(standby, RETURN_S).await;
     await_flag(&herd, true).await;
 }
+
+/// No time proves that a primary without a deadline does not write: only somebody who knows can say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_pause_the_primarys_machine_is_lost_and_an_operator_says_so() {
+    let mut herd = Herd::three().await;
+    let (old, _) = herd.await_leader_elsewhere(20).await;
+    let to = herd.others(old)[0];
+    pause(&herd, to, "true").await;
+    await_flag(&herd, true).await;
+    herd.nodes[old].kill_whole();
+    let line = format!(
+        "{} is not serving, and the cluster is paused",
+        herd.nodes[old].name
+    );
+    herd.until(&line, 20, async || {
+        herd.others(old)
+            .iter()
+            .any(|i| herd.nodes[*i].log().contains(&line))
+    })
+    .await;
+    let name = herd.nodes[to].name.clone();
+    let body = format!(r#"{{"candidate": "{name}"}}"#);
+    let (status, text) = herd.nodes[to].order("POST", "/failover", &body).await;
+    assert_eq!(status, 412, "{text}");
+    assert!(
+        text.contains("it may still be writing") && text.contains("accept_data_loss"),
+        "{text}"
+    );
+    let body = format!(r#"{{"candidate": "{name}", "accept_data_loss": true}}"#);
+    let answer = herd.nodes[to].order("POST", "/failover", &body).await;
+    assert_eq!(answer, (200, format!("Successfully failed over to \"{name}\"")));
+    assert_eq!(herd.await_primary(20, |i| i != old).await, to);
+    herd.nodes[old].start();
+    pause(&herd, to, "null").await;
+    await_flag(&herd, false).await;
+    herd.await_whole(2 * RETURN_S).await;
+}
