@@ -8,10 +8,14 @@ use crate::chaos::arena::{Arena, NODES};
 use crate::chaos::fault::{self, Fault, Hurt, Remedy};
 use crate::processes;
 use crate::rest;
+use matriarch::clock::boot_ns;
 use std::time::Duration;
 
 /// An answer to an order that takes longer is not waited for: somebody may just have died.
 const ORDER: Duration = Duration::from_secs(3);
+
+/// How long a moment is waited for in which everybody is there.
+const MOMENT_NS: u64 = 10_000_000_000;
 
 /// A member that was taken out and is to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +30,15 @@ pub struct Outcast {
 
 /// Takes a standby out, and kills a node while that is carried out.
 pub async fn inject(arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
-    if !arena.herd.is_whole().await || !arena.outcasts.is_empty() {
-        return Err("not every node is there, and nobody takes one out then".into());
+    if !arena.outcasts.is_empty() {
+        return Err("another one is out already".into());
+    }
+    let end = boot_ns() + MOMENT_NS;
+    while !arena.herd.is_whole().await {
+        if boot_ns() > end {
+            return Err("not every node was there for 10 s, and nobody takes one out then".into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let primary = fault::primary(arena).await?;
     let leaving = fault::standby(arena, pick).await?;
