@@ -126,7 +126,11 @@ fn set_cut(world: &World, from: usize, to: usize) {
 
 async fn hurt(world: &Arc<World>) {
     let count = world.count();
-    let what = world.dice().below(17);
+    let what = match (world.bend, world.dice().below(17)) {
+        // Only a new leader that came about at once finds an old one that may still believe in itself.
+        (Bend::NotConfirmed, any) => 10 + any % 2 * 4,
+        (_, any) => any,
+    };
     match what {
         0 | 1 => world.crash(any(world)),
         2 => match world.leader() {
