@@ -35,7 +35,8 @@
 //! primary that is cut off together with its clients may answer them until its lease ends.
 //!
 //! **Until the server's first answer has gone to the client**, a server that is gone or says that it starts or stops is
-//! replaced by another one, as long as the client may wait. So new connections do not fail during a switchover.
+//! replaced by another one, as long as the client may wait. So new connections do not fail during a
+//! switchover, but for those that are in the midst of their log-in at the moment when the primary stops.
 //!
 //! **Told "committed" only when it is.** A commit whose wait for standbys was cancelled is answered with success and a
 //! warning by PostgreSQL. That completion is not forwarded: the session ends with 40003 (`session::Follower` finds it).
