@@ -63,7 +63,9 @@ fn may_be_promoted(world: &World, name: &MemberName) -> Result<(), TestCaseError
         .handover
         .as_ref()
         .and_then(|asked| asked.under_way.as_ref());
-    let named = asked.is_some_and(|begun| begun.to == *name);
+    // One of another epoch is a wish that is over.
+    let its_epoch = world.state.primacy.last().map(|(_, epoch)| epoch);
+    let named = asked.is_some_and(|begun| begun.to == *name && Some(begun.epoch) == its_epoch);
     prop_assert!(named || member.fitness == Fitness::Fit);
     prop_assert!(!member.is_witness());
     prop_assert!(!member.info.tags.nofailover && member.info.tags.failover_priority > 0);
