@@ -192,6 +192,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("proxy.ro_on_primary", Flag, Default("true"), "Whether readers are led to the primary where no replica is fit."),
     used("proxy.max_connections", Number(1, 1_000_000), Default("10000"), "Clients of this node's proxy at a time."),
     used("proxy.max_connections_per_client", Number(0, 1_000_000), Default("0"), "The same for one client address; 0 is no limit."),
+    used("proxy.auth_file", Path, Optional("/etc/matriarch/userlist.txt"), "Users and their passwords, `\"user\" \"password\"` in each line as in pgBouncer's file of that name. With it, sessions that rest are taken to the new primary in a switchover, logged in as the user that they are; users that the server trusts need no line. Without it such sessions are ended."),
     used("proxy.proxy_protocol", Flag, Default("false"), "Every connection begins with the PROXY protocol, version 2: a balancer in front says whose it is."),
     // ---- vip
     used("vip.address", Text, Required("10.0.0.100/24"), "The virtual address, with the length of its network's prefix. Without this section there is none."),

@@ -298,6 +298,8 @@ pub struct Proxy {
     pub max_connections_per_client: usize,
     /// Every connection begins with the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Passwords of users whose sessions are taken to the next primary.
+    pub auth_file: Option<PathBuf>,
 }
 
 /// `log:`.

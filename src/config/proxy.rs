@@ -40,6 +40,7 @@ pub(crate) fn read(reader: &mut Reader) -> Option<Proxy> {
         max_connections_per_client: count(reader.number("proxy.max_connections_per_client"))
             .unwrap_or_default(),
         proxy_protocol: reader.flag("proxy.proxy_protocol"),
+        auth_file: reader.path("proxy.auth_file"),
     })
 }
 

@@ -1,8 +1,11 @@
 //! The primary's part in a handover: a checkpoint while it serves, then a clean stop, so that the gap is short.
 //!
 //! ```text
-//!  Duty::Yield -> CHECKPOINT beside serving -> gate shut, fast stop -> end of the log read -> Tenure::Ended
+//!  Duty::Yield -> CHECKPOINT beside serving -> gate shut, [drain] fast stop -> end of the log read -> Tenure::Ended
 //! ```
+//!
+//! Where there are proxies, they keep new transactions back from the moment the gate is shut, and those under way get a moment
+//! to end.
 //!
 //! A clean stop sends every connected standby the record of the shutdown checkpoint before PostgreSQL ends, so the
 //! candidate has it before it is promoted, and this copy ends exactly where the next timeline begins: it follows
@@ -51,6 +54,9 @@ impl Agent {
         self.proof = None;
         self.finish_in_pause();
         self.callbacks_expect_stop(false);
-        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
+        let drains = self.parts.config.proxy.is_some();
+        self.job = Some(jobs::spawn(Purpose::Stop, |_| {
+            jobs::yield_up(hands, drains, STOP)
+        }));
     }
 }

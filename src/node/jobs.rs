@@ -154,6 +154,14 @@ pub async fn fence(hands: Hands) -> Done {
     good(hands.guard.kill_all().await.map_err(text))
 }
 
+/// Stops for a handover; `drains` if proxies keep new transactions back meanwhile, so that those under way can end.
+pub async fn yield_up(hands: Hands, drains: bool, patience: Duration) -> Done {
+    if drains && let Err(why) = hands.session.drain().await {
+        tracing::debug!("{why}");
+    }
+    stop(hands, patience).await
+}
+
 /// Stops cleanly (fast), or at once when that takes longer than `patience`.
 pub async fn stop(hands: Hands, patience: Duration) -> Done {
     hands.before_stop().await;

@@ -31,6 +31,7 @@ mod conf_file;
 mod conf_place;
 mod conninfo;
 mod control;
+mod drain;
 mod error;
 mod files;
 mod find;

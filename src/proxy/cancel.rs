@@ -1,37 +1,65 @@
 //! Requests to cancel: each to the server whose backend's key it shows.
 //!
-//! A client that asks through another node's proxy, or whose session nobody can read, shows a key that is not known
-//! here. Then every server is asked: one that does not know the key ignores it.
+//! A client that asks through another node's proxy shows a key that is not known here, since keys are a proxy's own: the
+//! other proxies are asked. Of a session that nobody can read the key is the server's: every server is asked, and one
+//! that does not know the key ignores it.
+//!
+//! A request for a backend that waits for a standby is not delivered: nothing runs there that could be cancelled, and the
+//! transaction is committed already.
 
 use super::house::House;
-use super::seek;
 use super::session::BackendKey;
-use crate::cluster::Endpoint;
+use super::{preface, seek};
+use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// PostgreSQL closes the connection when the signal is sent, which is at once.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// In place of the code of a CancelRequest, from one proxy to another: it is not passed on again.
+pub(crate) const PASSED_ON: u32 = 0x4d54_0002;
+
 /// Passes it on; returns when the servers have taken it, so that a client which waits knows.
 pub(crate) async fn pass_on(house: &House, key: &BackendKey) {
-    if let Some(backend) = house.backend(key) {
-        deliver(&backend.server, &backend.key).await;
+    if deliver_here(house, key).await {
         return;
     }
-    let all = house.routes.borrow().all.clone();
+    let routes = house.routes.borrow().clone();
     let mut asked = tokio::task::JoinSet::new();
-    for server in all {
-        let key = key.clone();
-        asked.spawn(async move { deliver(&server, &key).await });
+    for server in routes.all.clone() {
+        let request = key.request();
+        asked.spawn(async move { deliver(seek::connect(&server), &request).await });
+    }
+    let mut request = key.request_as(PASSED_ON);
+    if house.terms.borrow().proxy_protocol {
+        request.splice(..0, preface::LOCAL);
+    }
+    for peer in routes.peers.clone() {
+        let request = request.clone();
+        asked.spawn(async move { deliver(TcpStream::connect(peer), &request).await });
     }
     while asked.join_next().await.is_some() {}
 }
 
-async fn deliver(server: &Endpoint, key: &BackendKey) {
+/// Delivers it if the session is here; whether it is.
+pub(crate) async fn deliver_here(house: &House, key: &BackendKey) -> bool {
+    let Some((backend, bell)) = house.backend(key) else {
+        return false;
+    };
+    // A commit that gives up waiting for its standbys would be told as a success.
+    if !house.desk.waits(backend.key.pid()).await {
+        bell.cancel();
+        deliver(seek::connect(&backend.server), &backend.key.request()).await;
+    }
+    true
+}
+
+async fn deliver(connecting: impl Future<Output = io::Result<TcpStream>>, request: &[u8]) {
     let delivered = async {
-        let mut stream = seek::connect(server).await?;
-        stream.write_all(&key.request()).await?;
+        let mut stream = connecting.await?;
+        stream.write_all(request).await?;
         stream.read(&mut [0; 1]).await
     };
     // Nobody is told whether it was of any use: PostgreSQL's own way.

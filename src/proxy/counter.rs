@@ -3,7 +3,9 @@
 use super::ask;
 use super::doors::{Doors, Hands};
 use super::house::House;
+use super::proof;
 use super::terms::{self, Event, Order, PROTOCOL};
+use super::users::Users;
 use crate::clock;
 use crate::cluster::{Moment, ProxyFacts};
 use crate::guard::door::{Door, is_ours};
@@ -27,6 +29,7 @@ pub(crate) struct Counter {
     house: Arc<House>,
     hands: Arc<Hands>,
     doors: Doors,
+    users: Users,
     line: Option<Line>,
     told: ProxyFacts,
     /// What was said of the ports last; each news is said once.
@@ -47,6 +50,7 @@ impl Counter {
             house,
             hands,
             doors: Doors::default(),
+            users: Users::default(),
             line: None,
             told: ProxyFacts::default(),
             said: Err(String::new()),
@@ -59,6 +63,8 @@ impl Counter {
         let listener = UnixListener::from_std(door.listener()?)?;
         let mut tick = tokio::time::interval(TICK);
         tokio::spawn(ask::run(self.house.clone()));
+        tokio::spawn(proof::run(self.house.clone()));
+        let mut notes = self.house.note.subscribe();
         loop {
             tokio::select! {
                 Ok((stream, _)) = listener.accept() => {
@@ -70,7 +76,12 @@ impl Counter {
                     Ok(order) => self.obey(order).await,
                     Err(_) => self.line = None,
                 },
+                Ok(()) = notes.changed() => {
+                    let note = notes.borrow_and_update().clone();
+                    self.say(&Event::Note(note)).await;
+                }
                 _ = tick.tick() => {
+                    self.look().await;
                     self.open().await;
                     self.tell().await;
                 }
@@ -103,6 +114,7 @@ impl Counter {
         match order {
             Order::Terms(terms) => {
                 self.house.terms.send_replace(Arc::new(terms));
+                self.look().await;
                 self.open().await;
             }
             Order::Routes(routes) => self.house.lead(routes),
@@ -112,6 +124,13 @@ impl Counter {
                 self.stop_at = Some(clock::now().plus(drain_ms));
                 self.house.stop(false);
             }
+        }
+    }
+
+    /// Looks whether there are new passwords.
+    async fn look(&mut self) {
+        if let Some(note) = self.users.look(&self.house) {
+            self.say(&Event::Note(note)).await;
         }
     }
 

@@ -1,17 +1,17 @@
 //! Where clients are led, as this node's facts have it: pure.
 
-use super::terms::{Lease, Routes, Terms};
+use super::terms::{Asker, Lease, Routes, Terms};
 use crate::cluster::{
     Endpoint, Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Seen, Tenure,
 };
-use crate::config::Proxy;
+use crate::config::{PostgresConfig, Proxy};
 use crate::lead::Gate;
 
 /// A replica that the leader has not heard of for so long gets no new readers.
 const SILENT_MS: u64 = 3_000;
 
 /// The section of the node file as the proxy is told.
-pub(super) fn terms(section: &Proxy) -> Terms {
+pub(super) fn terms(section: &Proxy, postgres: Option<&PostgresConfig>) -> Terms {
     Terms {
         rw: section.rw.clone(),
         ro: section.ro.clone(),
@@ -21,6 +21,17 @@ pub(super) fn terms(section: &Proxy) -> Terms {
         most_of_one: section.max_connections_per_client,
         proxy_protocol: section.proxy_protocol,
         ro_on_primary: section.ro_on_primary,
+        asker: postgres.map(|postgres| Asker {
+            username: postgres.auth.superuser.username.clone(),
+            password: postgres
+                .auth
+                .superuser
+                .password
+                .as_ref()
+                .map(|it| it.reveal().to_owned()),
+            database: postgres.database.clone(),
+        }),
+        auth_file: section.auth_file.clone(),
     }
 }
 

@@ -114,6 +114,10 @@ impl Guest {
                 cancel::pass_on(&house, &key).await;
                 return None;
             }
+            if let Opening::PassedOn(key) = opening {
+                cancel::deliver_here(&house, &key).await;
+                return None;
+            }
             if opening == Opening::Ask {
                 ask::answer(&house, client.stream).await;
                 return None;
@@ -175,7 +179,7 @@ impl Guest {
                     continue;
                 }
             }
-            let follower = (!encrypted).then(|| Box::new(Follower::new(&packet, secret())));
+            let follower = (!encrypted).then(|| follower(&packet, terms.auth_file.is_some()));
             return enter(client, found, follower, &house, &counts).zip(places);
         }
     }
@@ -200,10 +204,22 @@ fn enter(
         house: house.clone(),
         counts: counts.clone(),
         hung: house.hang(),
-        _load: found.load,
+        load: found.load,
+        pause: None,
+        cut: false,
+        dismissed: false,
     };
     relay.begin(found.answer, client.inbox).ok()?;
     Some(relay)
+}
+
+/// A session that is understood; `moves` if it may be taken to another server.
+fn follower(packet: &[u8], moves: bool) -> Box<Follower> {
+    let mut follower = Box::new(Follower::new(packet, secret()));
+    if moves {
+        follower.follow_text();
+    }
+    follower
 }
 
 /// The secret that a client gets to know in place of the server's.

@@ -1,6 +1,7 @@
 //! What all sessions of a proxy share: terms, routes, the lease, counters, keys to cancel with, who is here.
 
-use super::session::BackendKey;
+use super::proof::Desk;
+use super::session::{BackendKey, Userlist};
 use super::terms::{Lease, Routes, Terms};
 use crate::clock;
 use crate::cluster::{Endpoint, Epoch, Moment, ProxyFacts};
@@ -133,6 +134,8 @@ pub(crate) struct Bell {
     rung: AtomicBool,
     /// It waits for a newer lease.
     pub(crate) wants_lease: AtomicBool,
+    /// A request to cancel is on its way to its server.
+    cancelled: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -141,6 +144,17 @@ impl Bell {
     fn ring(&self) {
         self.rung.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// A request to cancel goes to the session's server next.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Whether one has gone since.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        self.cancelled.swap(false, Ordering::SeqCst)
     }
 
     /// Whether it was rung since; the next ring wakes this task.
@@ -172,9 +186,17 @@ pub(crate) struct House {
     pub(crate) stopping: watch::Sender<Option<bool>>,
     pub(crate) clients: Arc<Register<IpAddr>>,
     pub(crate) loads: Arc<Register<Endpoint>>,
+    /// Where the primary is asked.
+    pub(crate) desk: Desk,
+    /// Passwords of users whose sessions are taken to the next primary.
+    pub(crate) users: watch::Sender<Arc<Userlist>>,
+    /// What an operator should read.
+    pub(crate) note: watch::Sender<String>,
     counts: Vec<Arc<Counts>>,
     lease: LeasePage,
-    keys: Mutex<HashMap<BackendKey, Backend>>,
+    /// The epoch whose primary's gate is open; zero while none is.
+    gate: AtomicU64,
+    keys: Mutex<HashMap<BackendKey, (Backend, Arc<Bell>)>>,
     bells: Mutex<HashMap<u64, Arc<Bell>>>,
     next: AtomicU64,
     /// When the daemon was heard last.
@@ -190,6 +212,10 @@ impl House {
             stopping: watch::Sender::default(),
             clients: Arc::default(),
             loads: Arc::default(),
+            desk: Desk::default(),
+            users: watch::Sender::default(),
+            note: watch::Sender::default(),
+            gate: AtomicU64::new(0),
             counts: (0..threads).map(|_| Arc::default()).collect(),
             lease: LeasePage::default(),
             keys: Mutex::default(),
@@ -229,6 +255,9 @@ impl House {
         let changed = self.routes.send_if_modified(|known| {
             let news = routes.epoch >= known.epoch && **known != routes;
             if news {
+                let open = routes.rw.is_some();
+                self.gate
+                    .store(if open { routes.epoch.0 } else { 0 }, Ordering::SeqCst);
                 *known = Arc::new(routes);
             }
             news
@@ -317,8 +346,13 @@ impl House {
         }
     }
 
+    /// Whether the gate of this epoch's primary is open.
+    pub(crate) fn is_open(&self, epoch: Epoch) -> bool {
+        self.gate.load(Ordering::Relaxed) == epoch.0
+    }
+
     /// Whose key this is.
-    pub(crate) fn backend(&self, key: &BackendKey) -> Option<Backend> {
+    pub(crate) fn backend(&self, key: &BackendKey) -> Option<(Backend, Arc<Bell>)> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.get(key).cloned()
     }
@@ -336,7 +370,7 @@ impl Hung {
     /// The key that the client may cancel with has become known.
     pub(crate) fn note_key(&mut self, handed: BackendKey, backend: Backend) {
         let mut keys = self.house.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(handed.clone(), backend);
+        keys.insert(handed.clone(), (backend, self.bell.clone()));
         self.key = Some(handed);
     }
 }

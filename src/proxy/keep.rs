@@ -170,7 +170,7 @@ impl Keeper {
         let Some(section) = &config.proxy else {
             return news;
         };
-        let terms = draw::terms(section);
+        let terms = draw::terms(section, config.postgresql.as_ref());
         if told.terms.as_ref() != Some(&terms) {
             told.terms = Some(terms.clone());
             news.push(Order::Terms(terms));

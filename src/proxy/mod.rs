@@ -39,7 +39,10 @@
 //! switchover, but for those that are in the midst of their log-in at the moment when the primary stops.
 //!
 //! **Told "committed" only when it is.** A commit whose wait for standbys was cancelled is answered with success and a
-//! warning by PostgreSQL. That completion is not forwarded: the session ends with 40003 (`session::Follower` finds it).
+//! warning by PostgreSQL. `session::Follower` finds it; the completion is held until the standbys have everything up to it
+//! (`proof`), or the session ends with 40003. A request to cancel such a wait is not delivered in the first place.
+//!
+//! **A session that rests** while its primary goes is taken to the next one (`moving`), where `proxy.auth_file` is set.
 //!
 //! **Encryption passes through**: SSLRequest and GSSENCRequest are the server's to answer, and its certificate is what the
 //! client checks. Of such a session only bytes are counted; it is cut without words.
@@ -62,12 +65,15 @@ mod draw;
 mod guest;
 mod house;
 mod keep;
+mod moving;
 mod opening;
 mod preface;
+mod proof;
 mod relay;
 mod seek;
 pub mod session;
 mod terms;
+mod users;
 mod words;
 
 pub use keep::Keeper;

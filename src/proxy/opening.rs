@@ -1,7 +1,7 @@
 //! The first packet of a connection: what a client asks for before anybody has answered it.
 
-use super::ask;
 use super::session::BackendKey;
+use super::{ask, cancel};
 
 /// PostgreSQL's own limit for such a packet.
 const LONGEST: usize = 10_000;
@@ -20,6 +20,8 @@ pub(crate) enum Opening {
     DirectTls,
     /// CancelRequest for this backend.
     Cancel(BackendKey),
+    /// The same, passed on by another node's proxy that does not know the key.
+    PassedOn(BackendKey),
     /// StartupMessage of protocol 3.
     Start,
     /// StartupMessage of another protocol.
@@ -63,12 +65,13 @@ pub(crate) fn look(bytes: &[u8]) -> Look {
     };
     let opening = match (u32::from_be_bytes(*code), length) {
         (SSL | GSS, 8) => Opening::Encryption,
-        (CANCEL, 16..=268) => match BackendKey::of(body) {
-            Some(key) => Opening::Cancel(key),
+        (code @ (CANCEL | cancel::PASSED_ON), 16..=268) => match BackendKey::of(body) {
+            Some(key) if code == CANCEL => Opening::Cancel(key),
+            Some(key) => Opening::PassedOn(key),
             None => return Look::Garbage,
         },
         (ask::REQUEST, 8) => Opening::Ask,
-        (SSL | GSS | CANCEL | ask::REQUEST, _) => return Look::Garbage,
+        (SSL | GSS | CANCEL | cancel::PASSED_ON | ask::REQUEST, _) => return Look::Garbage,
         (version, _) if version >> 16 == 3 && body.last() == Some(&0) => Opening::Start,
         (version, _) if version >> 16 == 3 => return Look::Garbage,
         _ => Opening::Version,

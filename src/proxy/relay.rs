@@ -4,11 +4,15 @@
 //! other side does not take at once is kept in the session, and as long as something is kept nothing more is read from
 //! its source: a slow reader slows its own server down, and costs one buffer at most.
 //!
+//! Two things make a session pause. A completion that may be on no standby is kept back until one has it. And a session that
+//! rests while its primary goes is taken to the next one; until it is there its client is not read.
+//!
 //! A read that does not fill the buffer has emptied the socket, so a query costs two waits, two reads and two writes.
 
 use super::house::{Backend, Counts, Entry, House, Hung};
-use super::session::{Follower, Forward, unknown_commit};
-use super::words::Refusal;
+use super::moving::{self, Moved};
+use super::session::{self, Follower, Forward};
+use super::words::{self, Refusal};
 use crate::cluster::{Endpoint, Epoch};
 use std::cell::RefCell;
 use std::future::Future;
@@ -42,6 +46,14 @@ pub(crate) enum End {
     InDoubt,
 }
 
+/// What a session waits for.
+pub(crate) enum Pause {
+    /// Whether these bytes may be told.
+    Proof(Pin<Box<dyn Future<Output = bool> + Send>>, Vec<u8>),
+    /// Another server.
+    Move(Pin<Box<dyn Future<Output = Option<Moved>> + Send>>),
+}
+
 /// A session that is led to a server.
 pub(crate) struct Relay {
     pub(crate) client: TcpStream,
@@ -57,7 +69,13 @@ pub(crate) struct Relay {
     pub(crate) house: Arc<House>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) hung: Hung,
-    pub(crate) _load: Entry<Endpoint>,
+    /// Counts at the server.
+    pub(crate) load: Entry<Endpoint>,
+    pub(crate) pause: Option<Pause>,
+    /// The client was told by its server that the session is over.
+    pub(crate) dismissed: bool,
+    /// What the client was sent ends with a whole message, whatever the server has said behind it.
+    pub(crate) cut: bool,
 }
 
 impl Future for Relay {
@@ -71,6 +89,9 @@ impl Future for Relay {
             return Poll::Ready(end);
         }
         loop {
+            if let Poll::Ready(Err(end)) = relay.go_on(context) {
+                return Poll::Ready(end);
+            }
             let up = relay.upwards(context);
             let down = relay.downwards(context);
             match (up, down) {
@@ -89,20 +110,31 @@ impl Relay {
         self.counts.bytes_in.add(inbox.len());
         let follower = self.follower.as_mut();
         let followed = follower.is_none_or(|follower| follower.frontend(&inbox).is_ok());
-        if !followed {
+        if !followed || self.follow(&mut answer).is_none() {
             return Err(End::Garbled);
         }
-        self.follow(&mut answer)?;
         (self.to_client, self.to_server) = (answer, inbox);
         Ok(())
     }
 
     /// Something outside has changed.
-    fn look_again(&self) -> Option<End> {
-        if self.is_deposed() {
-            return Some(End::Deposed);
+    fn look_again(&mut self) -> Option<End> {
+        if self.hung.bell.was_cancelled()
+            && let Some(follower) = &mut self.follower
+        {
+            follower.cancel_sent();
         }
         let stopping = *self.house.stopping.borrow();
+        match self.pause {
+            Some(Pause::Move(_)) => return stopping.map(|_| End::Stopping),
+            Some(Pause::Proof(..)) => {
+                return (self.is_deposed() || stopping == Some(true)).then_some(End::InDoubt);
+            }
+            None => {}
+        }
+        if self.is_deposed() {
+            return (!self.move_on()).then_some(End::Deposed);
+        }
         let idle = self.follower.as_ref().is_some_and(|follower| follower.is_idle());
         match stopping {
             Some(true) => Some(End::Stopping),
@@ -116,10 +148,82 @@ impl Relay {
             .is_some_and(|epoch| self.house.routes.borrow().epoch > epoch)
     }
 
+    /// Looks whether what it waits for is there.
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        match &mut self.pause {
+            None => return Poll::Pending,
+            Some(Pause::Proof(proof, kept)) => {
+                if !std::task::ready!(proof.as_mut().poll(context)) {
+                    return Poll::Ready(Err(End::InDoubt));
+                }
+                self.to_client.append(kept);
+                if let Some(follower) = &mut self.follower {
+                    follower.settled();
+                }
+                self.cut = false;
+            }
+            Some(Pause::Move(moving)) => match std::task::ready!(moving.as_mut().poll(context)) {
+                Some(moved) => self.land(moved),
+                None => return Poll::Ready(Err(End::Deposed)),
+            },
+        }
+        self.pause = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Begins to look for another server, if the session can be taken there.
+    fn move_on(&mut self) -> bool {
+        let (Some(epoch), Some(follower)) = (self.epoch, &self.follower) else {
+            return false;
+        };
+        if self.pause.is_some() || self.dismissed || !self.to_client.is_empty() || !self.to_server.is_empty()
+        {
+            return false;
+        }
+        let Ok(replay) = follower.movable() else {
+            return false;
+        };
+        self.cut = true;
+        self.pause = Some(Pause::Move(Box::pin(moving::move_on(
+            self.house.clone(),
+            epoch,
+            replay,
+        ))));
+        true
+    }
+
+    fn land(&mut self, moved: Moved) {
+        (self.server, self.endpoint, self.load) = (moved.stream, moved.endpoint, moved.load);
+        self.epoch = Some(moved.epoch);
+        self.cut = false;
+        if let Some(follower) = &mut self.follower {
+            follower.landed(moved.landed);
+            if let (Some(handed), Some(key)) = (follower.handed_key(), follower.key()) {
+                let backend = Backend {
+                    server: self.endpoint.clone(),
+                    key: key.clone(),
+                };
+                self.hung.note_key(handed.clone(), backend);
+            }
+        }
+    }
+
+    /// While the primary's gate is shut a new request waits for the next one, if the session can be taken there.
+    fn is_held(&mut self) -> bool {
+        let shut = self.epoch.is_some_and(|epoch| !self.house.is_open(epoch));
+        shut && self.move_on()
+    }
+
     /// Client to server, one read at most.
     fn upwards(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.to_server.is_empty() {
             return flush(&mut self.server, &mut self.to_server, context);
+        }
+        if matches!(self.pause, Some(Pause::Move(_))) {
+            return Poll::Pending;
+        }
+        if self.is_held() {
+            return Poll::Ready(Ok(()));
         }
         SHARED.with_borrow_mut(|shared| {
             let bytes = read(&mut self.client, shared, context);
@@ -147,41 +251,71 @@ impl Relay {
             self.hung.bell.wants_lease.store(false, Ordering::Relaxed);
             return flush(&mut self.client, &mut self.to_client, context);
         }
+        if self.pause.is_some() {
+            return Poll::Pending;
+        }
         SHARED.with_borrow_mut(|shared| {
             let bytes = match read(&mut self.server, shared, context) {
                 Poll::Ready(Ok(bytes)) => bytes,
+                Poll::Ready(Err(_)) if self.move_on() => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
                 Poll::Pending => return Poll::Pending,
             };
             self.counts.bytes_out.add(bytes.len());
-            match self.follow(bytes) {
-                Ok(Forward { held: true, now, .. }) => {
-                    self.to_client.extend(bytes.iter().take(now));
-                    return Poll::Ready(Err(End::InDoubt));
-                }
-                // A server's farewell goes out with the rest: no session is taken elsewhere.
-                Ok(_) => {}
-                Err(end) => return Poll::Ready(Err(end)),
-            }
+            let Some(forward) = self.follow(bytes) else {
+                return Poll::Ready(Err(End::Garbled));
+            };
+            let bytes = self.keep_back(forward, bytes);
             if self.may_answer() {
                 return pass(&mut self.client, bytes, &mut self.to_client, context);
             }
             self.to_client.extend_from_slice(bytes);
+            // What it pauses for has to be looked at once.
+            if self.pause.is_some() {
+                return Poll::Ready(Ok(()));
+            }
             Poll::Pending
         })
     }
 
-    fn follow(&mut self, bytes: &mut [u8]) -> Result<Forward, End> {
+    /// What of an answer goes on now.
+    fn keep_back<'a>(&mut self, forward: Forward, bytes: &'a [u8]) -> &'a [u8] {
+        let Some((now, kept)) = bytes.split_at_checked(forward.now) else {
+            return bytes;
+        };
+        if forward.held
+            && let Some(epoch) = self.epoch
+        {
+            self.cut = true;
+            self.pause = Some(Pause::Proof(self.house.desk.proof(epoch), kept.to_vec()));
+            return now;
+        }
+        if let Some(follower) = self.follower.as_mut().filter(|_| forward.held) {
+            // A reader waits for no standby.
+            follower.settled();
+        }
+        self.dismissed |= forward.farewell;
+        let leaves = forward.farewell && matches!(words::sqlstate(kept), Some(b"57P01" | b"57P02"));
+        if leaves && now.is_empty() {
+            self.dismissed = false;
+            if self.move_on() {
+                return now;
+            }
+            self.dismissed = true;
+        }
+        bytes
+    }
+
+    fn follow(&mut self, bytes: &mut [u8]) -> Option<Forward> {
         let Some(follower) = &mut self.follower else {
-            let (now, held) = (bytes.len(), false);
-            return Ok(Forward {
-                now,
-                held,
+            return Some(Forward {
+                now: bytes.len(),
+                held: false,
                 farewell: false,
             });
         };
         let was_ready = follower.is_ready();
-        let forward = follower.backend(bytes).map_err(|_| End::Garbled)?;
+        let forward = follower.backend(bytes).ok()?;
         if !was_ready
             && follower.is_ready()
             && let (Some(handed), Some(key)) = (follower.handed_key(), follower.key())
@@ -192,7 +326,7 @@ impl Relay {
             };
             self.hung.note_key(handed.clone(), backend);
         }
-        Ok(forward)
+        Some(forward)
     }
 
     /// What has arrived was written by a primary that was the only one then. Readers have no such promise.
@@ -211,30 +345,24 @@ impl Relay {
         let refusal = match end {
             End::Deposed => Refusal::Deposed,
             End::Stopping => Refusal::Stopping,
-            End::InDoubt => return self.part_in_doubt(),
+            End::InDoubt => return self.say(&session::unknown_commit()),
             End::Gone | End::Garbled => return,
         };
+        self.say(&refusal.spoken());
+    }
+
+    fn say(&self, words: &[u8]) {
         // What is kept may end anywhere, and what a deposed primary has answered is not forwarded any more.
-        let at_boundary = self
-            .follower
-            .as_ref()
-            .is_some_and(|follower| follower.may_speak());
+        let follower = self.follower.as_ref();
+        let at_boundary = self.cut || follower.is_some_and(|follower| follower.may_speak());
         if !at_boundary || !self.to_client.is_empty() {
             return;
         }
-        let _ = self.client.try_write(&refusal.spoken());
+        let _ = self.client.try_write(words);
         // A socket that is closed with bytes unread is reset, and the words would be lost.
         SHARED.with_borrow_mut(|shared| {
             let _ = self.client.try_read(shared);
         });
-    }
-}
-
-impl Relay {
-    /// What came before the completion in doubt goes out, and in the completion's place the truth: nobody knows.
-    fn part_in_doubt(mut self) {
-        self.to_client.extend_from_slice(&unknown_commit());
-        let _ = self.client.try_write(&self.to_client);
     }
 }
 

@@ -6,7 +6,9 @@ use crate::cluster::{Endpoint, Epoch, Moment, ProxyFacts};
 use crate::guard::door::Names;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 /// Where it listens and what it bears: the section `proxy:` of the node file.
@@ -28,6 +30,31 @@ pub struct Terms {
     pub proxy_protocol: bool,
     /// Readers are led to the primary where no replica is fit.
     pub ro_on_primary: bool,
+    /// As whom the proxy itself asks the primary.
+    #[serde(default)]
+    pub asker: Option<Asker>,
+    /// The file with the passwords of users whose sessions are taken to the next primary; without it none are.
+    #[serde(default)]
+    pub auth_file: Option<PathBuf>,
+}
+
+/// A role that may see what standbys have.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Its name.
+    pub username: String,
+    /// Its password, if it needs one.
+    pub password: Option<String>,
+    /// A database that it may connect to.
+    pub database: String,
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asker")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where clients are led.

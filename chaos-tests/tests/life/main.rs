@@ -22,6 +22,7 @@ mod pause;
 mod primary_dies;
 mod process;
 mod proxy;
+mod proxy_sessions;
 mod quorum;
 mod restart;
 mod return_home;

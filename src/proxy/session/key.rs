@@ -32,9 +32,14 @@ impl BackendKey {
 
     /// The CancelRequest that shows it.
     pub fn request(&self) -> Vec<u8> {
+        self.request_as(CANCEL_REQUEST)
+    }
+
+    /// The same with another code.
+    pub fn request_as(&self, code: u32) -> Vec<u8> {
         let length = u32::try_from(self.secret.len() + 12).unwrap_or(u32::MAX);
         let mut packet = length.to_be_bytes().to_vec();
-        packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+        packet.extend_from_slice(&code.to_be_bytes());
         packet.extend_from_slice(&self.pid.to_be_bytes());
         packet.extend_from_slice(&self.secret);
         packet

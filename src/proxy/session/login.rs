@@ -48,8 +48,13 @@ pub enum LoginError {
     #[error("the log-in failed: {0}")]
     Scram(String),
     /// The server said no.
-    #[error("the server refused: {0}")]
-    Refused(String),
+    #[error("the server refused: {message} ({code})")]
+    Refused {
+        /// SQLSTATE.
+        code: String,
+        /// In the server's language.
+        message: String,
+    },
     /// The server is not like the one before.
     #[error("{0} is not the same on the new server")]
     Differs(String),
@@ -59,6 +64,17 @@ pub enum LoginError {
     /// It does not speak PostgreSQL's protocol, or not what is expected of it.
     #[error("the server's answer was not understood")]
     Garbled,
+}
+
+impl LoginError {
+    /// The server starts, stops or has no place at the moment, or has not been told yet that it is the primary.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(code.as_str(), "57P03" | "53300"),
+            Self::Standby => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<Garbled> for LoginError {
@@ -169,7 +185,10 @@ impl Login {
         match kind {
             b'E' => {
                 let text = |kind| String::from_utf8_lossy(field(body, kind).unwrap_or_default()).into_owned();
-                return Err(LoginError::Refused(format!("{} ({})", text(b'M'), text(b'C'))));
+                return Err(LoginError::Refused {
+                    code: text(b'C'),
+                    message: text(b'M'),
+                });
             }
             b'S' => self.parameters.report(body).ok_or(LoginError::Garbled)?,
             b'N' => {}
