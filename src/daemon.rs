@@ -40,6 +40,8 @@ use tokio::task::JoinHandle;
 
 /// How long the REST door gets to finish open answers.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the proxy gets to end its sessions and itself.
+const PROXY_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Why the daemon did not start, or ended by itself: one clear sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -394,7 +396,9 @@ async fn dismiss(keeper: Option<JoinHandle<()>>, end: watch::Sender<bool>, pause
         keeper.abort();
     } else {
         end.send_replace(true);
-        let _ = keeper.await;
+        if tokio::time::timeout(PROXY_DEADLINE, keeper).await.is_err() {
+            tracing::warn!("the proxy is not known to have ended");
+        }
     }
 }
 

@@ -85,10 +85,10 @@ impl Keeper {
     /// Until it is worth trying again; without the section, until the node file is read again.
     async fn pause(&mut self) {
         let wanted = self.config.borrow().proxy.is_some();
-        let config = &mut self.config;
+        // Nobody reads the file any more where the daemon ends: then only its word to stop is awaited.
         tokio::select! {
             () = tokio::time::sleep(RETRY), if wanted => {}
-            changed = config.changed() => if changed.is_err() { std::future::pending().await },
+            Ok(()) = self.config.changed() => {}
             _ = self.stop.changed() => {}
         }
     }
