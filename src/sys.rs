@@ -344,6 +344,18 @@ pub fn real_time() -> io::Result<()> {
     }
 }
 
+/// Frees a System V shared memory segment that nobody uses, if its number still is the one with this key.
+pub fn free_shared_memory(key: i32, id: i32) {
+    // SAFETY: a zeroed shmid_ds is valid, and the kernel fills it in; the other call takes numbers.
+    unsafe {
+        let mut found = MaybeUninit::<libc::shmid_ds>::zeroed().assume_init();
+        let known = libc::shmctl(id, libc::IPC_STAT, &mut found) == 0;
+        if known && found.shm_perm.__key == key && found.shm_nattch == 0 {
+            libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut());
+        }
+    }
+}
+
 /// Lets others run first; how much is the kernel's scale from 0 to 19.
 pub fn be_nice(by: i32) {
     // SAFETY: takes a number. Its answer says nothing that anybody needs.

@@ -282,6 +282,7 @@ impl Drop for Herd {
             // Killed above; waiting for it leaves no zombie behind.
             let _ = node.exit();
         }
+        matriarch::postgres::free_memory_below(self.dir.path());
         if std::thread::panicking() && std::env::var_os("HERD_KEEP").is_some() {
             eprintln!("kept: {}", self.dir.path().display());
             self.dir.disable_cleanup(true);

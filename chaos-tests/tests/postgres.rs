@@ -227,6 +227,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.crash();
+        matriarch::postgres::free_memory_below(&self.data_dir);
     }
 }
 

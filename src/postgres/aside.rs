@@ -89,6 +89,7 @@ impl Postgres {
                 self.data_dir().display()
             )));
         }
+        super::memory::free(path);
         files::remove_tree(path)?;
         files::sync_parent(path)
     }
@@ -108,6 +109,7 @@ impl Postgres {
             return Ok(());
         }
         let failed = files::beside(dir, ".failed");
+        super::memory::free(&failed);
         files::remove_tree(&failed)?;
         files::rename(dir, &failed)
     }

@@ -189,6 +189,7 @@ impl Drop for Ward {
         for pid in self.inhabitants() {
             kill(pid, Signal::SIGKILL);
         }
+        matriarch::postgres::free_memory_below(self.home.path());
     }
 }
 

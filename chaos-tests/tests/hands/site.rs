@@ -111,6 +111,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         processes::kill_all_of(self.dir.path());
+        matriarch::postgres::free_memory_below(self.dir.path());
     }
 }
 

@@ -68,6 +68,7 @@ impl Ground {
 
     /// Removes the directory; whatever cannot be removed is named.
     pub(super) fn remove(&self) {
+        crate::postgres::free_memory_below(&self.dir);
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             complain(&format!("{} could not be removed: {error}", self.dir.display()));
         }
