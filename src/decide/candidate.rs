@@ -3,7 +3,8 @@
 //! The order is the furthest log first, then `failover_priority`, least replay lag, name: a tag never outweighs
 //! a byte that was acknowledged to somebody (Patroni's users rely on that too).
 
-use super::view::{Heard, View, reach};
+use super::rules::healthy_epoch;
+use super::view::{Heard, View, reach, streams};
 use crate::cluster::{Fitness, Lsn, MemberName, PostgresState, Role};
 use std::cmp::Reverse;
 
@@ -30,9 +31,15 @@ pub fn named(view: &View<'_>, name: &MemberName) -> Result<Candidate, String> {
 }
 
 /// Whether what bars a member may be over in a moment: it is heard, nothing that is configured or agreed bars it, and its
-/// server has yet to come up, to connect or to receive what is on its way, as after a restart of the primary.
+/// server has yet to come up, to connect or to receive what is on its way, as after a restart of the primary. A copy that
+/// streams is fit as soon as it has come near.
 pub fn is_coming(view: &View<'_>, name: &MemberName) -> bool {
-    entitled(view, name, Bar::Rules).is_ok()
+    let is_fit = view
+        .state
+        .member(name)
+        .is_some_and(|member| member.fitness == Fitness::Fit);
+    let streams = |heard: &Heard| healthy_epoch(view).is_some_and(|epoch| streams(&heard.report, epoch));
+    entitled(view, name, Bar::Named).is_ok_and(|(heard, _)| is_fit || streams(heard))
 }
 
 /// How much is asked of a candidate.

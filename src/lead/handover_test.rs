@@ -129,7 +129,12 @@ fn a_candidate_that_only_reconnects_is_awaited() {
         }
         assert_eq!(switchover(&world, "a", "c", ""), none_good);
     }
-    for line in ["b: unfit=\"it was away\"", "b: unpromotable=\"its disk is full\""] {
+    let unfit = told(&["b: unfit=\"it has not followed yet\"", "c: nofailover"]);
+    assert_eq!(switchover(&unfit, "a", "b", ""), perhaps, "it streams");
+    for line in [
+        "b: unfit=\"it was away\" cut",
+        "b: unpromotable=\"its disk is full\"",
+    ] {
         assert_eq!(switchover(&told(&[line]), "a", "b", ""), none_good, "{line}");
     }
     // Whoever streams is taken where nobody is named, also if another has more.
