@@ -199,6 +199,7 @@ pub(crate) fn api_options(config: &Config) -> ApiOptions {
             VerifyClient::Optional => api::VerifyClient::Optional,
             VerifyClient::Required => api::VerifyClient::Required,
         },
+        ciphers: rest.ciphers.clone(),
     });
     let mut headers: Vec<(String, String)> = rest.http_extra_headers.clone().into_iter().collect();
     if tls.is_some() {

@@ -47,6 +47,9 @@ pub fn status_document(facts: &Facts, now: Moment) -> String {
     }
     add_identity(&mut doc, &facts.scope, facts.me.as_str());
     add_scheduled_restart(&mut doc, &facts.report);
+    if facts.vitals.guard.is_some_and(|guard| guard.barred) {
+        doc.insert("watchdog_failed".into(), true.into());
+    }
     doc.insert(
         "matriarch".into(),
         json!({

@@ -363,9 +363,23 @@ fn pending_restarts_say_why() {
     assert!(cluster.contains(&format!("{expected}\"tags\"")), "{cluster}");
 }
 
+/// Other nodes' watchers read it as: it cannot be promoted.
+#[test]
+fn a_required_watchdog_that_cannot_be_had_is_told() {
+    let mut facts = facts(1);
+    assert_eq!(body("/patroni", &facts).get("watchdog_failed"), None);
+    facts.vitals.guard.as_mut().unwrap().barred = true;
+    assert_eq!(body("/patroni", &facts)["watchdog_failed"], true);
+}
+
 #[test]
 fn history_and_configuration() {
     let mut facts = facts(0);
+    let tag = |facts: &Facts| ask("GET", "/config", Some(facts)).header.unwrap();
+    let before = tag(&facts);
+    assert_eq!(before.0, "etag");
+    Arc::make_mut(&mut facts.state).config.push(' ');
+    assert_ne!(before.1, tag(&facts).1);
     assert_eq!(ask("GET", "/history", Some(&facts)).body, "[]");
     let state = Arc::make_mut(&mut facts.state);
     state.timelines.push(promotion());

@@ -146,7 +146,11 @@ const VERBS: &[Verb] = &[
 
 fn configure(body: &Object, whole: bool) -> Asked {
     let config = Value::Object(body.clone()).to_string();
-    Asked::Cluster(Order::Configure { config, whole })
+    Asked::Cluster(Order::Configure {
+        config,
+        whole,
+        if_match: None,
+    })
 }
 
 fn handover(body: &Object, failover: bool) -> Result<Asked, Done> {
@@ -198,7 +202,7 @@ impl Verb {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let asked = match (self.read)(&body) {
+        let asked = match (self.read)(&body).and_then(|asked| conditional(asked, &head.headers)) {
             Ok(asked) => asked,
             Err(done) => return Reply::done(done),
         };
@@ -236,9 +240,32 @@ impl Verb {
     }
 }
 
+/// The order under the condition that its headers make.
+fn conditional(asked: Asked, headers: &HeaderMap) -> Result<Asked, Done> {
+    let Some(meant) = headers.get(header::IF_MATCH) else {
+        return Ok(asked);
+    };
+    match asked {
+        Asked::Cluster(Order::Configure { config, whole, .. }) => {
+            let meant = meant
+                .to_str()
+                .map_err(|_| Done::text(400, "If-Match must be an ETag of GET /config"))?;
+            Ok(Asked::Cluster(Order::Configure {
+                config,
+                whole,
+                if_match: Some(meant.to_owned()),
+            }))
+        }
+        _ => Err(Done::text(
+            400,
+            "If-Match is for /config only; nothing else has an ETag",
+        )),
+    }
+}
+
 /// What this node has against a new configuration.
 async fn vetted(order: &Order, node: &NodeOrders) -> Option<Done> {
-    let Order::Configure { config, whole } = order else {
+    let Order::Configure { config, whole, .. } = order else {
         return None;
     };
     let order = NodeOrder::Vet {
@@ -297,6 +324,7 @@ mod tests {
         let order = Order::Configure {
             config: r#"{"ttl":21}"#.into(),
             whole: true,
+            if_match: None,
         };
         assert_eq!(
             asked("PUT", "/config", r#"{"ttl": 21}"#),

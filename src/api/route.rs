@@ -11,7 +11,8 @@ use super::operate;
 use super::query::Query;
 use super::wire::Reply;
 use crate::cluster::{Facts, Moment};
-use axum::http::{Method, StatusCode};
+use crate::config;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 /// What is asked.
 pub struct Ask<'a> {
@@ -49,7 +50,10 @@ const ROUTES: &[(&str, &str, Handler)] = &[
         Reply::json(StatusCode::OK, history_document(facts))
     }),
     ("GET", "config", |_, facts| match config_document(facts) {
-        Some(body) => Reply::json(StatusCode::OK, body),
+        Some(body) => Reply {
+            header: config_tag(facts),
+            ..Reply::json(StatusCode::OK, body)
+        },
         None => Reply::error(StatusCode::BAD_GATEWAY, "The cluster has no configuration yet"),
     }),
     ("GET", "failsafe", |_, _| {
@@ -113,6 +117,12 @@ pub fn answer(ask: &Ask<'_>, who: &Identity, facts: Option<&Facts>) -> Reply {
         (None, Some(_)) => Reply::error(StatusCode::SERVICE_UNAVAILABLE, "The node is still starting"),
         (_, None) => unsupported_method(ask.method),
     }
+}
+
+/// By which `PATCH` and `PUT` can be told that they are meant for this configuration (`If-Match`).
+fn config_tag(facts: &Facts) -> Option<(HeaderName, HeaderValue)> {
+    let tag = HeaderValue::from_str(&config::entity_tag(&facts.state.config)).ok()?;
+    Some((header::ETAG, tag))
 }
 
 /// HEAD and OPTIONS get the status alone.

@@ -336,6 +336,7 @@ fn rest(authentication: Option<Credentials>, allowed: &[&str]) -> RestApi {
         keyfile_password: None,
         cafile: None,
         verify_client: VerifyClient::None,
+        ciphers: None,
         http_extra_headers: Default::default(),
         https_extra_headers: Default::default(),
         server_tokens: String::new(),

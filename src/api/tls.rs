@@ -1,9 +1,10 @@
-//! TLS of the REST door: certificate, key, and whether clients must show theirs.
+//! TLS of the REST door: certificate, key, cipher suites, and whether clients must show a certificate.
 
 use crate::config::Secret;
 use crate::private_key::private_key;
+use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct TlsOptions {
     pub cafile: Option<PathBuf>,
     /// Whether clients must show a certificate (`restapi.verify_client`).
     pub verify_client: VerifyClient,
+    /// IANA numbers of the only suites that are spoken, most wanted first; `None`: all (`restapi.ciphers`).
+    pub ciphers: Option<Vec<u16>>,
 }
 
 /// TLS cannot be offered with these files.
@@ -58,9 +61,12 @@ pub enum TlsError {
         "restapi.verify_client needs restapi.cafile, the certificates that clients' ones are signed with"
     )]
     NoCa,
-    /// Certificate and key do not fit together, or no protocol version is left.
+    /// Certificate and key do not fit together.
     #[error("restapi.certfile and restapi.keyfile cannot be used together: {0}")]
-    Pair(#[from] rustls::Error),
+    Pair(rustls::Error),
+    /// The suites that are left cannot be spoken.
+    #[error("restapi.ciphers: {0}")]
+    Ciphers(rustls::Error),
 }
 
 /// How TLS is spoken, and the serial number of the certificate that is shown.
@@ -72,7 +78,7 @@ pub(super) struct Tls {
 
 /// Reads the files, so that a mistake is found before anybody calls.
 pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider(options.ciphers.as_deref()));
     let chain = certificates("certfile", &options.certfile)?;
     let (key_name, key_path) = match &options.keyfile {
         Some(path) => ("keyfile", path),
@@ -80,8 +86,9 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
     };
     let key = private_key(key_path, options.keyfile_password.as_ref())
         .map_err(|reason| bad(key_name, key_path, "private key", &reason))?;
-    let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&versions(&provider))
+        .map_err(TlsError::Ciphers)?;
     let builder = match options.verify_client {
         VerifyClient::None => builder.with_no_client_auth(),
         asked => {
@@ -101,12 +108,37 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
         }
     };
     let serial = chain.first().map(serial).unwrap_or_default();
-    let mut config = builder.with_single_cert(chain, key)?;
+    let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+    // Whoever writes a list has put it in order.
+    config.ignore_client_order = options.ciphers.is_some();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Tls {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         serial,
     })
+}
+
+/// The library with the suites that are wanted, in their order.
+fn provider(wanted: Option<&[u16]>) -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    if let Some(wanted) = wanted {
+        let place = |suite: &SupportedCipherSuite| {
+            let number = u16::from(suite.suite());
+            wanted.iter().position(|wanted| *wanted == number)
+        };
+        provider.cipher_suites.retain(|suite| place(suite).is_some());
+        provider.cipher_suites.sort_by_key(place);
+    }
+    provider
+}
+
+/// The protocol versions for which a suite is left.
+fn versions(provider: &CryptoProvider) -> Vec<&'static SupportedProtocolVersion> {
+    let spoken = |version: &&&SupportedProtocolVersion| {
+        let mut suites = provider.cipher_suites.iter();
+        suites.any(|suite| suite.version() == **version)
+    };
+    rustls::ALL_VERSIONS.iter().filter(spoken).copied().collect()
 }
 
 pub(super) fn serial(certificate: &CertificateDer<'_>) -> String {

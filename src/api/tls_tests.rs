@@ -3,6 +3,7 @@
 use super::fixtures::facts;
 use super::{Access, ApiHandle, ApiOptions, Identity, Operator, TlsOptions, VerifyClient, serve};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -63,6 +64,7 @@ impl Authority {
                 keyfile_password: None,
                 cafile: Some(self.path("ca.pem")),
                 verify_client,
+                ciphers: None,
             }),
             access: match verify_client {
                 VerifyClient::None => Access::default(),
@@ -74,15 +76,14 @@ impl Authority {
     }
 
     async fn open(&self, verify_client: VerifyClient) -> ApiHandle {
+        self.open_as(self.options(verify_client)).await
+    }
+
+    async fn open_as(&self, options: ApiOptions) -> ApiHandle {
         let (_, seen) = watch::channel(Some(Arc::new(facts(0))));
-        serve(
-            self.options(verify_client),
-            seen,
-            Operator::default(),
-            std::future::pending(),
-        )
-        .await
-        .unwrap()
+        serve(options, seen, Operator::default(), std::future::pending())
+            .await
+            .unwrap()
     }
 
     async fn connect(
@@ -90,12 +91,21 @@ impl Authority {
         door: &ApiHandle,
         identity: Option<&Path>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        self.connect_with(door, identity, rustls::crypto::ring::default_provider())
+            .await
+    }
+
+    async fn connect_with(
+        &self,
+        door: &ApiHandle,
+        identity: Option<&Path>,
+        provider: CryptoProvider,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap())
             .unwrap();
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
@@ -198,4 +208,65 @@ async fn a_certificate_changes_under_open_connections_and_a_broken_one_does_not_
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, open.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+/// A client that can do this suite only.
+fn only(suite: u16) -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider
+        .cipher_suites
+        .retain(|known| u16::from(known.suite()) == suite);
+    assert_eq!(provider.cipher_suites.len(), 1);
+    provider
+}
+
+#[tokio::test]
+async fn only_the_suites_of_the_list_are_spoken_and_in_its_order() {
+    let (aes_256, aes_128) = (0xc02c, 0xc02b);
+    let (new_aes_256, new_aes_128) = (0x1302, 0x1301);
+    let ours = Authority::new();
+    ours.certify("server.pem", 1);
+    let options = |ciphers: &[u16]| {
+        let mut options = ours.options(VerifyClient::None);
+        if let Some(tls) = &mut options.tls {
+            tls.ciphers = Some(ciphers.to_vec());
+        }
+        options
+    };
+    let door = ours.open_as(options(&[new_aes_128, aes_256])).await;
+    let suite = async |provider| {
+        let stream = timeout(PATIENCE, ours.connect_with(&door, None, provider))
+            .await
+            .unwrap();
+        let suite = stream.ok()?.get_ref().1.negotiated_cipher_suite()?.suite();
+        Some(u16::from(suite))
+    };
+    for (offered, spoken) in [
+        (aes_256, true),
+        (aes_128, false),
+        (new_aes_128, true),
+        (new_aes_256, false),
+    ] {
+        assert_eq!(
+            suite(only(offered)).await,
+            spoken.then_some(offered),
+            "{offered:x}"
+        );
+    }
+
+    // The client would rather have it the other way round.
+    let all = rustls::crypto::ring::default_provider;
+    door.control()
+        .reload(options(&[new_aes_128, new_aes_256]))
+        .await
+        .unwrap();
+    assert_eq!(suite(all()).await, Some(new_aes_128));
+    assert_eq!(suite(only(aes_256)).await, None, "TLS 1.2 is not spoken any more");
+
+    door.control().reload(options(&[aes_128])).await.unwrap();
+    assert_eq!(
+        suite(all()).await,
+        Some(aes_128),
+        "TLS 1.3 is not spoken any more"
+    );
 }

@@ -19,6 +19,8 @@ pub(super) struct Answer {
     pub(super) document: Value,
     /// The node's address.
     pub(super) url: String,
+    /// The document's entity tag, where it has one.
+    pub(super) tag: Option<String>,
 }
 
 impl Client {
@@ -42,11 +44,12 @@ impl Client {
     pub(super) async fn get(&mut self, path: &str) -> Result<Answer, CliError> {
         let mut silent = Vec::new();
         for (at, url) in self.urls.iter().enumerate() {
-            match self.get_from(url, path).await {
-                Ok(document) => {
+            match self.read(url, path).await {
+                Ok((document, tag)) => {
                     let answer = Answer {
                         document,
                         url: url.clone(),
+                        tag,
                     };
                     self.urls.swap(0, at);
                     return Ok(answer);
@@ -59,12 +62,19 @@ impl Client {
 
     /// The document of that very node, or why there is none.
     pub(super) async fn get_from(&self, url: &str, path: &str) -> Result<Value, String> {
+        self.read(url, path).await.map(|(document, _)| document)
+    }
+
+    async fn read(&self, url: &str, path: &str) -> Result<(Value, Option<String>), String> {
         let reply = self
             .send(url, &Question::get(path))
             .await
             .map_err(Silence::reason)?;
         match reply.status {
-            200 => serde_json::from_str(&reply.text).map_err(|_| "its answer is no JSON".to_owned()),
+            200 => match serde_json::from_str(&reply.text) {
+                Ok(document) => Ok((document, reply.tag)),
+                Err(_) => Err("its answer is no JSON".to_owned()),
+            },
             503 => Err("it is still starting".to_owned()),
             other => Err(format!("it answers {other}")),
         }

@@ -53,6 +53,7 @@ fn certificate(dir: &Path) -> TlsOptions {
         certfile,
         keyfile: Some(keyfile),
         verify_client: VerifyClient::None,
+        ciphers: None,
     }
 }
 

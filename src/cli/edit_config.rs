@@ -49,7 +49,7 @@ pub struct EditConfig {
 impl EditConfig {
     pub(super) async fn execute(self, target: &Target, talk: &mut Talk<'_>) -> Result<Done, CliError> {
         let mut cluster = Cluster::find(target, self.cluster.as_deref(), talk).await?;
-        let before = settings(&mut cluster).await?;
+        let (before, tag) = settings(&mut cluster).await?;
         let (after, draft) = match self.changed(&before, talk)? {
             Some(after) => (after, None),
             None => editor::edit(&show(&before))?,
@@ -73,7 +73,7 @@ impl EditConfig {
         if !self.force && !talk.confirm("Apply these changes?")? {
             return Ok(Done::Partly);
         }
-        if let Err(error) = self.send(&mut cluster, before, after).await {
+        if let Err(error) = self.send(&cluster, tag.as_deref(), before, after).await {
             if let Some(draft) = draft {
                 talk.note(&format!(
                     "note: what you wrote is kept in {}",
@@ -115,15 +115,11 @@ impl EditConfig {
     /// while the person was looking ends this one.
     async fn send(
         &self,
-        cluster: &mut Cluster,
+        cluster: &Cluster,
+        tag: Option<&str>,
         before: Map<String, Value>,
         after: Map<String, Value>,
     ) -> Result<(), CliError> {
-        let conflict =
-            || CliError::Refused("Config modification aborted due to concurrent changes".to_owned());
-        if settings(cluster).await? != before {
-            return Err(conflict());
-        }
         let change = patch::difference(&before, &after);
         // To merging, 20 and "20" are the same, and it does not always store a null.
         let whole = self.replace.is_some() || patch::merged(&before, &change)? != after;
@@ -137,21 +133,25 @@ impl EditConfig {
             path: "/config",
             body: Some(&body),
             patience: PATIENCE,
+            if_match: tag,
         };
         match cluster.send_any(None, &question).await? {
             Reply { status: 200, .. } => Ok(()),
-            Reply { status: 409, .. } => Err(conflict()),
-            Reply { status, text } => Err(CliError::Refused(format!(
+            Reply { status: 409, .. } => Err(CliError::Refused(
+                "Config modification aborted due to concurrent changes".to_owned(),
+            )),
+            Reply { status, text, .. } => Err(CliError::Refused(format!(
                 "the settings were not changed, status code={status}, ({text})"
             ))),
         }
     }
 }
 
-async fn settings(cluster: &mut Cluster) -> Result<Map<String, Value>, CliError> {
+/// The settings, and the tag by which exactly these are meant.
+async fn settings(cluster: &mut Cluster) -> Result<(Map<String, Value>, Option<String>), CliError> {
     let answer = cluster.get("/config").await?;
     match answer.document {
-        Value::Object(map) => Ok(map),
+        Value::Object(map) => Ok((map, answer.tag)),
         _ => Err(CliError::Answer {
             url: answer.url,
             what: "settings",

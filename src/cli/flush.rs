@@ -60,7 +60,7 @@ impl Flush {
             let name = &member.name;
             let line = if member.scheduled_restart {
                 let (line, success) = match cluster.send(member, &delete("/restart")).await {
-                    Ok(Reply { status, text }) if status >= 400 => (
+                    Ok(Reply { status, text, .. }) if status >= 400 => (
                         format!(
                             "Failed: flush scheduled restart for member {name}, status code={status}, ({text})"
                         ),
@@ -88,7 +88,7 @@ async fn switchover(cluster: &Cluster, talk: &mut Talk<'_>) -> Result<Done, CliE
         talk.say("No pending scheduled switchover")?;
         return Ok(Done::Whole);
     }
-    let Reply { status, text } = cluster.send_any(None, &delete("/switchover")).await?;
+    let Reply { status, text, .. } = cluster.send_any(None, &delete("/switchover")).await?;
     let line = match status {
         200 => format!("Success: {text}"),
         404 => format!("Failed: {text}"),
@@ -104,5 +104,6 @@ fn delete(path: &str) -> Question<'_> {
         path,
         body: None,
         patience: PATIENCE,
+        if_match: None,
     }
 }

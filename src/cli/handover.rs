@@ -109,6 +109,7 @@ impl Handover {
             path: &path,
             body: Some(&body),
             patience: PATIENCE,
+            if_match: None,
         };
         let _turning = talk.turning(&format!("waiting for the {}", self.kind.word()));
         cluster.send_any(first.as_ref(), &question).await

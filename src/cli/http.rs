@@ -35,6 +35,8 @@ pub(super) struct Question<'a> {
     pub(super) body: Option<&'a Value>,
     /// How long the answer may take once the question is out.
     pub(super) patience: Duration,
+    /// The entity tag of what is to be changed: nothing is done if it is something else by then.
+    pub(super) if_match: Option<&'a str>,
 }
 
 impl<'a> Question<'a> {
@@ -45,6 +47,7 @@ impl<'a> Question<'a> {
             path,
             body: None,
             patience: PATIENCE,
+            if_match: None,
         }
     }
 }
@@ -56,6 +59,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     /// The body.
     pub(super) text: String,
+    /// Its entity tag.
+    pub(super) tag: Option<String>,
 }
 
 /// Why there is no answer.
@@ -124,6 +129,9 @@ fn request(question: &Question<'_>, authority: &str, trust: &Trust) -> Result<Re
             format!("Basic {}", BASE64_STANDARD.encode(pair)),
         );
     }
+    if let Some(tag) = question.if_match {
+        request = request.header(header::IF_MATCH, tag);
+    }
     let body = match question.body {
         Some(value) => {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -145,6 +153,8 @@ where
     let talk = async move {
         let answer = sender.send_request(request).await.map_err(text)?;
         let status = answer.status().as_u16();
+        let tag = answer.headers().get(header::ETAG);
+        let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let body = Limited::new(answer.into_body(), LONGEST)
             .collect()
             .await
@@ -152,6 +162,7 @@ where
         Ok(Reply {
             status,
             text: words(&String::from_utf8_lossy(&body.to_bytes())).to_owned(),
+            tag,
         })
     };
     // The connection has to be driven while we wait for the answer; it may end first, once all is read.

@@ -92,6 +92,7 @@ async fn ask(target: &Target, talk: &mut Talk<'_>, method: Method, body: &Value)
         path: "/members",
         body: Some(body),
         patience: PATIENCE,
+        if_match: None,
     };
     let reply = cluster.send_any(None, &question).await?;
     let well = reply.status == 200;

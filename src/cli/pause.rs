@@ -73,6 +73,7 @@ impl Switch {
             path: "/config",
             body: Some(&body),
             patience: PATIENCE,
+            if_match: None,
         };
         let reply = cluster.send_any(None, &question).await?;
         if reply.status != 200 {

@@ -1,7 +1,7 @@
 //! Commands that ask before they act, and what their refusals are worth as exit codes.
 
 use super::called::Called::{self, Matriarch, Patronictl};
-use super::replay::Stage;
+use super::replay::{CONFIG_TAG, Stage};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 
@@ -240,6 +240,7 @@ fn settings_come_from_files_and_editors_too() {
     );
     let heard = &stage.heard()[0];
     assert_eq!((code, heard.what.as_str()), (0, "PUT /config"));
+    assert_eq!(heard.if_match.as_deref(), Some(CONFIG_TAG));
     let (shown, code) = run(&stage, Matriarch, &["edit-config", "--apply", "-"], "ttl: 20\n");
     assert!(
         shown.ends_with("+ttl: 20\nUse --force option to apply changes\n"),

@@ -82,6 +82,7 @@ impl Reinit {
                 path: "/reinitialize",
                 body: Some(&Value::Object(body)),
                 patience: PATIENCE * 5,
+                if_match: None,
             };
             let reply = match cluster.send(member, &question).await {
                 Ok(reply) => reply,

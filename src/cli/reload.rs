@@ -50,6 +50,7 @@ impl Reload {
             path: "/reload",
             body: None,
             patience: PATIENCE,
+            if_match: None,
         };
         let mut well = true;
         for member in &members {
@@ -62,7 +63,7 @@ impl Reload {
                     ),
                     true,
                 ),
-                Ok(Reply { status, text }) => (
+                Ok(Reply { status, text, .. }) => (
                     format!("Failed: reload for member {name}, status code={status}, ({text})"),
                     false,
                 ),

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+/// The entity tag of `/config`.
+pub(super) const CONFIG_TAG: &str = "\"c0ffee\"";
+
 /// One request as a node heard it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Heard {
@@ -23,6 +26,8 @@ pub(super) struct Heard {
     pub(super) body: Value,
     /// Whether name and password came with it.
     pub(super) authorization: Option<String>,
+    /// The entity tag of what it was meant for.
+    pub(super) if_match: Option<String>,
 }
 
 /// What the nodes answer: documents for GET, and a list of replies for what changes something.
@@ -142,14 +147,21 @@ fn serve(mut stream: TcpStream, node: usize, world: &Mutex<World>, urls: &[Strin
         return;
     };
     let what = head.split(" HTTP/").next().unwrap_or_default().to_owned();
-    let authorization = head
-        .lines()
-        .find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned));
+    let header = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name).map(str::to_owned))
+    };
     let heard = Heard {
         node,
         body: serde_json::from_str(&body).unwrap_or(Value::Null),
-        authorization,
+        authorization: header("authorization: "),
+        if_match: header("if-match: "),
         what,
+    };
+    let tag = if heard.what == "GET /config" {
+        format!("ETag: {CONFIG_TAG}\r\n")
+    } else {
+        String::new()
     };
     let (status, text) = world.lock().unwrap().answer(heard);
     let text = urls.iter().enumerate().fold(text, |text, (node, url)| {
@@ -158,7 +170,7 @@ fn serve(mut stream: TcpStream, node: usize, world: &Mutex<World>, urls: &[Strin
     // As old servers do: no length, and the connection ends.
     let _ = write!(
         stream,
-        "HTTP/1.0 {status} Any\r\nContent-Type: text/html\r\n\r\n{text}"
+        "HTTP/1.0 {status} Any\r\nContent-Type: text/html\r\n{tag}\r\n{text}"
     );
 }
 

@@ -134,6 +134,7 @@ impl Restart {
             path: "/restart",
             body,
             patience: PATIENCE,
+            if_match: None,
         };
         if self.force && body.get("schedule").is_some() && member.scheduled_restart {
             // What was planned gives way; that nothing is planned any more is as good.
@@ -151,7 +152,7 @@ impl Restart {
                 format!("Failed: another restart is already scheduled on member {name}"),
                 false,
             ),
-            Ok(Reply { status, text }) => (
+            Ok(Reply { status, text, .. }) => (
                 format!("Failed: restart for member {name}, status code={status}, ({text})"),
                 false,
             ),

@@ -61,6 +61,7 @@ fn orders() -> Vec<(&'static str, Order)> {
             Order::Configure {
                 config: "{}".to_owned(),
                 whole: true,
+                if_match: Some("*".to_owned()),
             },
         ),
         ("OrderHandover", Order::Handover(handover)),

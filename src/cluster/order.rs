@@ -15,6 +15,8 @@ pub enum Order {
         config: String,
         /// It replaces the configuration instead of being merged into it.
         whole: bool,
+        /// Only if the configuration is one of these (`If-Match`); absent: whatever it is.
+        if_match: Option<String>,
     },
     /// Move primacy to another member, now or at a time.
     Handover(HandoverOrder),

@@ -26,6 +26,8 @@ pub struct GuardFacts {
     pub fenced: Option<Epoch>,
     /// The watchdog it feeds.
     pub watchdog: WatchdogFacts,
+    /// A watchdog is required and cannot be had, so that this node may not be primary.
+    pub barred: bool,
 }
 
 /// What the built-in proxy has seen so far.

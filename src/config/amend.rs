@@ -3,7 +3,11 @@
 use super::gucs::{self, Rule};
 use crate::cluster::Settings;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+
+/// So much of a hash tells two configurations apart.
+const TAG_BYTES: usize = 16;
 
 type Object = Map<String, Value>;
 
@@ -22,6 +26,25 @@ pub fn amended(current: &str, change: &str, whole: bool) -> Result<Option<String
         merge(&mut config, &change)
     };
     Ok(differs.then(|| Value::Object(config).to_string()))
+}
+
+/// The entity tag of a configuration (`ETag`, `If-Match`): another one for every other text.
+pub fn entity_tag(config: &str) -> String {
+    let hash = Sha256::digest(config.as_bytes());
+    let digits: String = hash
+        .iter()
+        .take(TAG_BYTES)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("\"{digits}\"")
+}
+
+/// Whether an `If-Match` lets this configuration be changed.
+pub fn is_meant(if_match: &str, config: &str) -> bool {
+    let tag = entity_tag(config);
+    if_match
+        .split(',')
+        .any(|meant| matches!(meant.trim(), "*") || meant.trim() == tag)
 }
 
 fn object(text: &str) -> Result<Object, String> {

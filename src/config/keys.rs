@@ -239,7 +239,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("restapi.server_tokens", Choice(&["original", "minimal", "productonly"]), Default("original"), "What the Server header tells."),
     used("restapi.allowlist", List, Optional("[10.0.0.0/24]"), "Hosts, addresses and networks that may use unsafe verbs; absent, all may."),
     used("restapi.allowlist_include_members", Flag, Default("false"), "Whether the members' own addresses are on that list."),
-    ignored("restapi.ciphers", Text, "the TLS library offers only safe ciphers and takes no list"),
+    used("restapi.ciphers", Text, Optional("ECDHE-RSA-AES256-GCM-SHA384:TLS_AES_256_GCM_SHA384"), "The only cipher suites that are spoken, as OpenSSL writes a list. One without names of TLS 1.3 limits TLS 1.2 alone."),
     ignored("restapi.request_queue_size", Any, OWN_SERVER),
     ignored("restapi.thread_pool_size", Any, OWN_SERVER),
     // ---- ctl

@@ -30,6 +30,7 @@
 
 mod allowed;
 mod amend;
+mod ciphers;
 mod effective;
 mod founding;
 mod gucs;
@@ -63,7 +64,7 @@ mod value;
 mod yaml;
 
 pub use allowed::Allowed;
-pub use amend::{NewParameters, amended, new_parameters};
+pub use amend::{NewParameters, amended, entity_tag, is_meant, new_parameters};
 pub use effective::{Effective, effective};
 pub use founding::{founding, inherited_parameters};
 pub use log_format::{LogField, LogFormat, LogPiece};

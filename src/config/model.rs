@@ -84,6 +84,8 @@ pub struct RestApi {
     pub cafile: Option<PathBuf>,
     /// Whose certificates are asked for.
     pub verify_client: VerifyClient,
+    /// IANA numbers of the only cipher suites that are spoken, most wanted first; `None`: all that are supported.
+    pub ciphers: Option<Vec<u16>>,
     /// Headers added to every answer.
     pub http_extra_headers: BTreeMap<String, String>,
     /// Headers added to every answer over TLS.

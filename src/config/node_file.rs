@@ -147,6 +147,7 @@ fn restapi(reader: &mut Reader, own_host: &str) -> RestApi {
             Some("required") => VerifyClient::Required,
             _ => VerifyClient::None,
         },
+        ciphers: ciphers(reader),
         http_extra_headers: reader.parameters("restapi.http_extra_headers"),
         https_extra_headers: reader.parameters("restapi.https_extra_headers"),
         server_tokens: reader
@@ -156,6 +157,30 @@ fn restapi(reader: &mut Reader, own_host: &str) -> RestApi {
         allowlist: allowlist(reader),
         allowlist_include_members: reader.flag("restapi.allowlist_include_members"),
     }
+}
+
+fn ciphers(reader: &mut Reader) -> Option<Vec<u16>> {
+    const KEY: &str = "restapi.ciphers";
+    let list = reader.text(KEY).filter(|list| !list.trim().is_empty())?;
+    let cut = match super::ciphers::parse(&list) {
+        Ok(cut) => cut,
+        Err(message) => {
+            reader.problem(KEY, message);
+            return None;
+        }
+    };
+    if !cut.without_effect.is_empty() {
+        let message = format!(
+            "{} cannot be had here and has no effect; {}",
+            cut.without_effect.join(", "),
+            super::ciphers::supported()
+        );
+        reader.warn(KEY, message);
+    }
+    if !reader.has("restapi.certfile") {
+        reader.warn(KEY, "has no effect without certfile: the API does not speak TLS");
+    }
+    Some(cut.suites)
 }
 
 fn allowlist(reader: &mut Reader) -> Vec<Allowed> {

@@ -4,10 +4,17 @@ use super::orders::Judged;
 use crate::cluster::{Act, Done, State};
 use crate::config;
 
+/// Patroni's code for a change that came too late, where HTTP would have 412 too.
+const OTHER: &str =
+    "the configuration is not the one that If-Match names any more: read it again, nothing was changed";
+
 /// What the order comes to on this state. A change that changes nothing is answered with what is there.
-pub(super) fn configure(change: &str, whole: bool, state: &State) -> Judged {
+pub(super) fn configure(change: &str, whole: bool, if_match: Option<&str>, state: &State) -> Judged {
     if state.config.is_empty() {
         return Judged::Answer(Done::text(503, "the cluster has no configuration yet"));
+    }
+    if if_match.is_some_and(|meant| !config::is_meant(meant, &state.config)) {
+        return Judged::Answer(Done::text(409, OTHER));
     }
     let text = match config::amended(&state.config, change, whole) {
         Ok(Some(text)) => text,
@@ -48,7 +55,7 @@ mod tests {
             config: r#"{"ttl":20,"loop_wait":2}"#.to_owned(),
             ..State::default()
         };
-        match configure(change, whole, &state) {
+        match configure(change, whole, None, &state) {
             Judged::Answer(done) | Judged::NotYet(done) => (None, done),
             Judged::Propose(act, _, _, done) => (Some(*act), done),
         }
@@ -86,7 +93,27 @@ mod tests {
         assert_eq!(answered(r#"{"ttl":"20","foo":null}"#, false), (None, kept));
         let why = "dynamic configuration: ttl: 400 s is more than 300 s";
         assert_eq!(answered(r#"{"ttl":400}"#, false), (None, Done::text(422, why)));
-        let empty = configure("{}", false, &State::default());
+        let empty = configure("{}", false, None, &State::default());
         assert!(matches!(empty, Judged::Answer(done) if done.status == 503));
+    }
+
+    #[test]
+    fn only_the_configuration_that_is_meant_is_changed() {
+        let state = |ttl: u64| State {
+            config: format!(r#"{{"ttl":{ttl}}}"#),
+            ..State::default()
+        };
+        let seen = config::entity_tag(&state(20).config);
+        for (if_match, now, allowed) in [
+            (seen.as_str(), 20, true),
+            (seen.as_str(), 21, false),
+            ("*", 21, true),
+            (&format!("\"other\", {seen}"), 20, true),
+            (&format!("W/{seen}"), 20, false),
+        ] {
+            let judged = configure(r#"{"ttl":22}"#, false, Some(if_match), &state(now));
+            assert_eq!(matches!(judged, Judged::Propose(..)), allowed, "{if_match} {now}");
+            assert!(allowed || matches!(judged, Judged::Answer(done) if done.status == 409));
+        }
     }
 }

@@ -190,7 +190,11 @@ impl Orders {
         };
         let (now, wall_ms) = (clock::now(), clock::wall_ms());
         let judged = match order {
-            Order::Configure { config, whole } => Some(configure(config, *whole, state)),
+            Order::Configure {
+                config,
+                whole,
+                if_match,
+            } => Some(configure(config, *whole, if_match.as_deref(), state)),
             Order::Handover(asked) => self
                 .desk
                 .look(&agreed, now, wall_ms, |view| handover::ask(view, asked)),

@@ -88,7 +88,11 @@ impl Agent {
         let fenced = self.parts.state.borrow().primacy.fencing().is_some();
         let tried = self.spared.why(now).map(str::to_owned);
         let unfit = self.fitness.unfit(now, fenced).or(tried);
-        unfit.or_else(|| self.parts.hands.as_ref()?.watchdog_trouble(false))
+        unfit.or_else(|| self.watchdog_trouble())
+    }
+
+    fn watchdog_trouble(&self) -> Option<String> {
+        self.parts.hands.as_ref()?.watchdog_trouble(false)
     }
 
     /// The last primary without its data has nothing to go on with: somebody else must, or an operator say so.
@@ -300,6 +304,7 @@ impl Agent {
                 WatchdogState::Armed { .. } => WatchdogFacts::Armed,
                 WatchdogState::Unusable(_) => WatchdogFacts::Failed,
             },
+            barred: self.watchdog_trouble().is_some(),
         }
     }
 

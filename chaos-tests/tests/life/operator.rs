@@ -5,7 +5,7 @@ use matriarch_chaos::node::matriarch_binary;
 use matriarch_chaos::node_file::PASSWORD;
 use matriarch_chaos::{Herd, Options, writer};
 use serde_json::Value;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -40,6 +40,10 @@ impl Patronictl {
     }
 
     async fn run_words(&self, words: &[&str]) -> Shown {
+        shown(self.command(words)).await
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.link);
         command
             .arg("-c")
@@ -47,19 +51,7 @@ impl Patronictl {
             .args(words)
             .env("PGPASSWORD", PASSWORD)
             .env("TZ", "UTC");
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap();
-        let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
-        assert!(!text.contains(PASSWORD), "a secret was shown: {text}");
-        Shown {
-            text,
-            code: status.code().unwrap(),
-        }
+        command
     }
 
     /// The same; it must end with 0.
@@ -77,6 +69,22 @@ impl Patronictl {
         of_role
             .map(|row| row["Member"].as_str().unwrap().to_owned())
             .collect()
+    }
+}
+
+async fn shown(mut command: Command) -> Shown {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+    assert!(!text.contains(PASSWORD), "a secret was shown: {text}");
+    Shown {
+        text,
+        code: status.code().unwrap(),
     }
 }
 
@@ -216,6 +224,42 @@ async fn a_script_changes_settings() {
         true
     })
     .await;
+}
+
+/// The editor is open, and meanwhile somebody else changes another key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_what_somebody_else_changed_meanwhile_is_refused_and_kept() {
+    let herd = Herd::three().await;
+    let primary = herd.await_primary(20, |_| true).await;
+    let ctl = Patronictl::link(&herd, herd.others(primary)[0]);
+    let editor = herd.dir().join("editor");
+    let other = format!(
+        "{} -c {} edit-config -s loop_wait=4 --force",
+        ctl.link.display(),
+        herd.nodes[primary].file().display()
+    );
+    let script = format!("#!/bin/sh\n{other} || exit 1\nsed -i 's/^ttl: 2$/ttl: 3/' \"$1\"\n");
+    std::fs::write(&editor, script).unwrap();
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = ctl.command(&["edit-config", "--force"]);
+    command.env("EDITOR", &editor);
+    let shown = shown(command).await;
+    assert_eq!(shown.code, 1, "{}", shown.text);
+    assert!(shown.text.contains("\n-ttl: 2\n+ttl: 3\n"), "{}", shown.text);
+    let refusal = "Error: Config modification aborted due to concurrent changes\n";
+    assert!(shown.text.ends_with(refusal), "{}", shown.text);
+    let kept = shown
+        .text
+        .lines()
+        .find_map(|line| line.strip_prefix("note: what you wrote is kept in "));
+    let kept = PathBuf::from(kept.unwrap());
+    assert!(std::fs::read_to_string(&kept).unwrap().contains("\nttl: 3\n"));
+    std::fs::remove_file(kept).unwrap();
+    let settings = ctl.well("show-config").await;
+    assert!(
+        settings.contains("loop_wait: 4\n") && settings.contains("\nttl: 2\n"),
+        "{settings}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

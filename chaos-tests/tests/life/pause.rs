@@ -176,5 +176,6 @@ async fn in_a_pause_the_primarys_machine_is_lost_and_an_operator_says_so() {
     herd.nodes[old].start();
     pause(&herd, to, "null").await;
     await_flag(&herd, false).await;
-    herd.await_whole(2 * RETURN_S).await;
+    let primary = herd.await_whole(RETURN_S).await;
+    assert_eq!(primary, to, "primacy moved: {}", herd.portrait().await);
 }

@@ -2,6 +2,7 @@
 
 use crate::{Crowd, RETURN_S};
 use matriarch_chaos::Herd;
+use std::collections::BTreeMap;
 
 /// A restart waits for checkpoint, stop and start.
 const RESTART_S: u64 = 60;
@@ -198,4 +199,34 @@ async fn a_node_file_is_read_again_and_a_replica_is_copied_anew() {
     })
     .await;
     assert!(node.log().contains("an operator asked for a new copy"));
+}
+
+/// Each through another node, at once and again and again: who is told 200 has changed it, who is told 409 has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_at_the_same_moment_are_all_made_or_refused() {
+    let herd = Herd::three().await;
+    herd.await_primary(20, |_| true).await;
+    let mut expected = BTreeMap::new();
+    for round in 0..10 {
+        let change = |node: usize| format!(r#"{{"app": {{"round{round}-node{node}": 1}}}}"#);
+        let bodies = [change(0), change(1), change(2)];
+        let (a, b, c) = tokio::join!(
+            asked(&herd, 0, "PATCH", "/config", &bodies[0]),
+            asked(&herd, 1, "PATCH", "/config", &bodies[1]),
+            asked(&herd, 2, "PATCH", "/config", &bodies[2]),
+        );
+        for (node, (status, text)) in [a, b, c].into_iter().enumerate() {
+            match status {
+                200 => {
+                    expected.insert(format!("round{round}-node{node}"), 1);
+                }
+                409 => {}
+                other => panic!("{other}: {text}"),
+            }
+        }
+    }
+    assert!(expected.len() >= 10, "somebody wins in every round: {expected:?}");
+    let (_, config) = herd.nodes[0].get("/config").await.unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["app"], serde_json::json!(expected));
 }
