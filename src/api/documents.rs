@@ -262,7 +262,10 @@ fn add_position(doc: &mut Map<String, Value>, prefix: &str, at: Option<Lsn>, pri
     );
 }
 
-/// `GET /history`: one row for each timeline that ended, with the rule that ended it as the reason.
+/// What PostgreSQL writes into a timeline's file at every promotion of ours, and so what scripts look for.
+const PROMOTED: &str = "no recovery target specified";
+
+/// `GET /history`: one row for each timeline that ended; behind PostgreSQL's own reason stands the rule that ended it.
 pub fn history_document(facts: &Facts) -> String {
     dumps(&facts.state.timelines.iter().map(history_row).collect::<Vec<_>>())
 }
@@ -271,7 +274,7 @@ fn history_row(promotion: &Promotion) -> Value {
     json!([
         promotion.parent.0,
         promotion.switch.0,
-        promotion.rule,
+        format!("{PROMOTED} ({})", promotion.rule),
         iso_time(promotion.at_ms),
         promotion.member.as_str(),
     ])

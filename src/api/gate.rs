@@ -2,8 +2,14 @@
 
 use super::serve::{ApiError, Terms, Visitor};
 use super::stream::Stay;
+use crate::clock;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::Response;
 use axum::{Extension, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io::ErrorKind;
@@ -183,16 +189,47 @@ async fn exchange<S>(stream: S, router: Router, visitor: Visitor) -> Result<(), 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let doors = TowerToHyperService::new(router.layer(Extension(visitor)));
+    let answers = service_fn(|request: Request<Incoming>| {
+        let is_probe = matches!(*request.method(), Method::HEAD | Method::OPTIONS);
+        let answer = doors.call(request);
+        async move { answer.await.map(|response| headed(response, is_probe)) }
+    });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
         .title_case_headers(true)
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.layer(Extension(visitor))),
-        )
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), answers)
         .await
         .map_err(|error| error.to_string())
+}
+
+/// HEAD and OPTIONS are answered with the status line and nothing else, as probes have known it; all else is dated.
+fn headed(mut response: Response, is_probe: bool) -> Response {
+    let headers = response.headers_mut();
+    if is_probe {
+        headers.clear();
+    } else if let Some(date) = http_date(clock::wall_ms()) {
+        headers.insert(header::DATE, date);
+    }
+    response
+}
+
+fn http_date(at_ms: u64) -> Option<HeaderValue> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
+    HeaderValue::from_str(&at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_as_http_has_them() {
+        let date = http_date(1_795_228_873_370).unwrap();
+        assert_eq!(date, "Sat, 21 Nov 2026 02:41:13 GMT");
+    }
 }

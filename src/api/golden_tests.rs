@@ -384,7 +384,7 @@ fn history_and_configuration() {
     let state = Arc::make_mut(&mut facts.state);
     state.timelines.push(promotion());
     state.config.clear();
-    let expected = r#"[[1, 83886880, "holder-gone", "2026-11-21T02:42:24.394000+00:00", "node1"]]"#;
+    let expected = r#"[[1, 83886880, "no recovery target specified (holder-gone)", "2026-11-21T02:42:24.394000+00:00", "node1"]]"#;
     assert_eq!(ask("GET", "/history", Some(&facts)).body, expected);
     assert_eq!(code("/config", &facts), 502);
 }

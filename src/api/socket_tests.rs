@@ -120,6 +120,8 @@ async fn bytes_of_the_verbs() {
             "{answer}"
         );
     }
+    let probe = say(door.address, b"HEAD /replica HTTP/1.0\r\n\r\n").await;
+    assert_eq!(probe, "HTTP/1.0 503 Service Unavailable\r\n\r\n");
     let old = say(door.address, b"GET /leader?x=%zz HTTP/1.0\r\n\r\n").await;
     assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
     let post = say(

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Forget a planned restart or switchover.
 #[derive(Args, Debug)]
-#[command(override_usage = "matriarch flush [OPTIONS] CLUSTER [MEMBER]... <restart|switchover>")]
+#[command(override_usage = usage("matriarch"))]
 pub struct Flush {
     /// Name of the cluster, names of members, and last what is to be forgotten: `restart` or `switchover`
     #[arg(required = true, num_args = 2.., value_name = "CLUSTER [MEMBER]... TARGET")]
@@ -28,6 +28,11 @@ pub struct Flush {
     /// Ask nothing
     #[arg(long)]
     force: bool,
+}
+
+/// What stands last decides, which no derived text would say.
+pub(super) fn usage(program: &str) -> String {
+    format!("{program} flush [OPTIONS] CLUSTER [MEMBER]... <restart|switchover>")
 }
 
 impl Flush {

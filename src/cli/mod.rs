@@ -43,6 +43,7 @@ mod members;
 mod migrate;
 mod out;
 mod patch;
+mod patroni;
 mod pause;
 mod pgpass;
 mod planned;
@@ -145,8 +146,8 @@ pub enum Command {
     Remove(At<remove::Remove>),
     /// Say all that is wrong with a node file, and with this machine for it
     Check {
-        /// The node file, or a directory of them
-        file: PathBuf,
+        /// The node file, or a directory of them; without it the environment says everything
+        file: Option<PathBuf>,
     },
     /// Say what becomes of a node file of Patroni, and make one for Matriarch of it
     Migrate(migrate::Migrate),
@@ -191,7 +192,7 @@ impl Command {
         let done = match self {
             Self::Run(command) => command.execute().map(|()| Done::Whole)?,
             Self::Check { file } => {
-                let (report, code) = check::check(&file, &std::env::vars().collect());
+                let (report, code) = check::check(&file.unwrap_or_default(), &std::env::vars().collect());
                 talk.print(&report)?;
                 return Ok(code);
             }
@@ -261,7 +262,8 @@ pub fn main() -> ExitCode {
 
 /// The same for any arguments and streams.
 fn run(arguments: &[OsString], talk: &mut Talk<'_>) -> u8 {
-    let matches = definition(talk.called).try_get_matches_from(arguments);
+    let matches = patroni::translated(arguments)
+        .and_then(|arguments| definition(talk.called).try_get_matches_from(arguments));
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         // Usage errors are 2, `--help` and `--version` are 0. Nobody to read them is no error.
@@ -291,8 +293,11 @@ fn definition(called: Called) -> clap::Command {
         Called::Matriarch => command,
         Called::Patronictl => {
             let command = command.name(called.program()).bin_name(called.program());
-            OURS.into_iter().fold(command, |command, name| {
+            let command = OURS.into_iter().fold(command, |command, name| {
                 command.mut_subcommand(name, |ours| ours.hide(true))
+            });
+            command.mut_subcommand("flush", |flush| {
+                flush.override_usage(flush::usage(called.program()))
             })
         }
     }

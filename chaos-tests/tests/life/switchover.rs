@@ -65,7 +65,7 @@ async fn moves_without_a_loss(mode: Option<&'static str>) {
         }
     }
     let history = herd.nodes[old].get("/history").await.expect("an answer").1;
-    assert!(history.contains("\"switchover\""), "{history}");
+    assert!(history.contains("(switchover)\""), "{history}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,5 +249,5 @@ async fn a_synchronous_set_that_is_gone_is_given_up_by_an_explicit_word_only() {
     );
     herd.await_whole(RETURN_S).await;
     let history = herd.nodes[left].get("/history").await.expect("an answer").1;
-    assert!(history.contains("\"manual failover\""), "{history}");
+    assert!(history.contains("(manual failover)\""), "{history}");
 }
