@@ -316,7 +316,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("bootstrap.dcs.synchronous_mode", Choice(&["off", "on", "quorum"]), Default("off"), "Whether commits wait for standbys. off: no, and a failover may lose the last of them; on: for each of a chosen few; quorum: for some of all."),
     used("bootstrap.dcs.synchronous_mode_strict", Flag, Default("false"), "Without a standby that counts, commits wait for ever instead of being acknowledged by the primary alone."),
     used("bootstrap.dcs.synchronous_node_count", Number(1, 100), Default("1"), "How many standbys must have flushed a commit before it is acknowledged; fewer when there are fewer."),
-    used("bootstrap.dcs.maximum_lag_on_syncnode", Bytes, Default("-1"), "A standby further behind than this is replaced as a synchronous one. Bytes; -1: no limit."),
+    used("bootstrap.dcs.maximum_lag_on_syncnode", Bytes, Default("-1"), "A standby further behind than this is replaced as a synchronous one; with synchronous_commit: remote_apply among the parameters beside it, behind in its replay. Bytes; -1: no limit."),
     used("bootstrap.dcs.synchronous_standby_timeout", Seconds, Default("1"), "How long a synchronous standby that is gone may hold commits. Seconds."),
     used("bootstrap.dcs.fence_after", Duration, Default("500ms"), "In a synchronous mode, how long a primary may be silent before its standbys are cut from it and one of them takes over; at least two report_interval. 0: wait for the end of the lease."),
     used("bootstrap.dcs.stale_reads", Choice(&["allow", "wait"]), Default("allow"), "Whether the last primary, already without standbys, may answer reads while its successor serves; wait: not before its lease is over."),

@@ -91,8 +91,15 @@ fn may_begin(view: &View<'_>) -> bool {
     let Some((name, _)) = view.state.primacy.held() else {
         return false;
     };
-    let at_once = view.settings.fence_after_ms > 0 && !still_serves(view, name);
-    view.ended().is_some() || silent(view, name) && at_once || view.now >= view.move_at()
+    let by_proof = view.settings.fence_after_ms > 0;
+    // The proof needs no clock: after a pause that left the primary without a deadline it is not awaited for ever.
+    let patient_until = if by_proof && !view.state.pause.is_on() {
+        view.bounded_at()
+    } else {
+        view.move_at()
+    };
+    let at_once = by_proof && !still_serves(view, name);
+    view.ended().is_some() || silent(view, name) && at_once || view.now >= patient_until
 }
 
 /// Only its daemon is silent: it may be restarted within the lease, and no session need be lost.

@@ -19,6 +19,10 @@ pub(super) fn tell(world: &mut World, key: &str, value: &str) {
         "nodes" => settings.synchronous_node_count = u32::try_from(number(value)).unwrap(),
         "timeout" => settings.synchronous_standby_timeout_ms = number(value),
         "lag" => settings.maximum_lag_on_syncnode = Some(number(value)),
+        "commit" => {
+            let parameters = &mut settings.postgresql.parameters;
+            parameters.insert("synchronous_commit".to_owned(), value.to_owned());
+        }
         "fence_after" => settings.fence_after_ms = number(value),
         "quorum" => push(world, value),
         "priority" => {

@@ -21,7 +21,7 @@
 
 use super::rules::{Verdict, healthy_epoch, propose};
 use super::view::{Heard, View, reach, streams};
-use crate::cluster::{Act, Incarnation, Lsn, Member, MemberName, Quorum, Settings, SyncMode};
+use crate::cluster::{Act, Incarnation, Lsn, Member, MemberName, PostgresReport, Quorum, Settings, SyncMode};
 use std::cmp::Reverse;
 
 /// Stands in `synchronous_standby_names` where nobody may acknowledge; no member can be called so.
@@ -121,6 +121,16 @@ fn wanted(view: &View<'_>) -> Option<Quorum> {
     Some(chosen(view, holder, copy, there))
 }
 
+/// Where a standby is, as far as commits wait for it: what it has, or what it has replayed where they wait for that.
+fn place(postgres: &PostgresReport, settings: &Settings) -> Option<Lsn> {
+    let wanted = settings.postgresql.parameters.get("synchronous_commit");
+    if wanted.is_some_and(|wanted| wanted == "remote_apply") {
+        postgres.replayed
+    } else {
+        reach(postgres)
+    }
+}
+
 /// Bytes behind the furthest standby, or behind the primary where there is only one, as Patroni counts.
 fn lag_of<'a>(view: &'a View<'_>, holder: &'a MemberName) -> impl Fn(&Heard) -> u64 + 'a {
     let reaches: Vec<Lsn> = view
@@ -128,7 +138,7 @@ fn lag_of<'a>(view: &'a View<'_>, holder: &'a MemberName) -> impl Fn(&Heard) -> 
         .iter()
         .filter(|(name, _)| *name != holder)
         .filter_map(|(name, _)| view.fresh(name))
-        .filter_map(|heard| reach(heard.report.postgres.as_ref()?))
+        .filter_map(|heard| place(heard.report.postgres.as_ref()?, view.settings))
         .collect();
     let furthest = if reaches.len() > 1 {
         reaches.into_iter().max()
@@ -136,7 +146,9 @@ fn lag_of<'a>(view: &'a View<'_>, holder: &'a MemberName) -> impl Fn(&Heard) -> 
         view.primary_position()
     };
     move |heard| {
-        let own = heard.report.postgres.as_ref().and_then(reach).unwrap_or_default();
+        let postgres = heard.report.postgres.as_ref();
+        let own = postgres.and_then(|postgres| place(postgres, view.settings));
+        let own = own.unwrap_or_default();
         furthest.map_or(0, |furthest| own.behind(furthest))
     }
 }

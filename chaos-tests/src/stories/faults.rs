@@ -38,6 +38,8 @@ pub enum Fault {
     HandOver(Who),
     /// An operator wants another primary: the one named, or the best.
     Switchover(Option<Who>),
+    /// The same, in so many milliseconds.
+    Schedule(Option<Who>, u64),
     Failover(Who),
     /// An operator pauses the cluster for so long.
     Pause(u64),
@@ -167,7 +169,8 @@ impl World {
                     self.send_raft(leader, out);
                 }
             }
-            Fault::Switchover(to) => self.switchover(to),
+            Fault::Switchover(to) => self.switchover(to, None),
+            Fault::Schedule(to, in_ms) => self.switchover(to, Some(in_ms)),
             Fault::Failover(to) => self.failover(to),
             Fault::Pause(ms) => {
                 self.pause();

@@ -9,6 +9,16 @@ use std::rc::Rc;
 /// An operator tries again so soon.
 const AGAIN_MS: u64 = 200;
 
+/// The time of a story, which begins in 1970, as an operator types it.
+fn iso(ms: u64) -> String {
+    let (minutes, seconds) = (ms / 60_000, ms / 1_000 % 60);
+    let (hours, minutes) = (minutes / 60, minutes % 60);
+    format!(
+        "1970-01-01T{hours:02}:{minutes:02}:{seconds:02}.{:03}+00:00",
+        ms % 1_000
+    )
+}
+
 impl World {
     /// What was judged is agreed on, unless something else is first.
     fn order(&mut self, act: impl FnOnce(&mut Self, usize, &Rc<State>) -> Option<Act>) {
@@ -42,14 +52,15 @@ impl World {
         }
     }
 
-    pub fn switchover(&mut self, to: Option<Who>) {
+    /// At once, or in so many milliseconds.
+    pub fn switchover(&mut self, to: Option<Who>, in_ms: Option<u64>) {
         let candidate = to.map(|who| self.nodes[self.who(who)].name.0.clone());
         let holder = self.agreed().primacy.last().map(|(holder, _)| holder.0.clone());
         self.ask(HandoverOrder {
             failover: false,
             leader: holder,
             candidate,
-            scheduled_at: None,
+            scheduled_at: in_ms.map(|in_ms| iso(self.now / 1_000 + in_ms)),
             accept_data_loss: false,
         });
     }

@@ -303,9 +303,10 @@ fn any(mode: SyncMode, dice: &mut Dice) -> Fault {
     } else {
         dice.between(900, 6_000)
     };
-    match dice.below(27) {
+    match dice.below(28) {
         23 | 24 => Fault::Switchover(dice.chance(60).then(|| anybody(dice))),
         25 => Fault::Failover(who),
+        27 => Fault::Schedule(dice.chance(60).then(|| anybody(dice)), ms),
         26 => Fault::Pause(ms),
         20 => Fault::CrashOnPromise,
         21 => Fault::CrashOnPromotion,
