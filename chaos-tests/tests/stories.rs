@@ -9,7 +9,7 @@ const SEEDS: u64 = 300;
 fn three_hundred_stories_keep_every_promise() {
     let mut commits = 0;
     let mut gates = 0;
-    let (mut handovers, mut handed_over, mut pauses) = (0, 0, 0);
+    let (mut handovers, mut handed_over, mut pauses, mut given_up) = (0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let story = stories::run(seed, Bend::No, false);
         assert_eq!(
@@ -22,9 +22,11 @@ fn three_hundred_stories_keep_every_promise() {
         handovers += story.handovers;
         handed_over += story.handed_over;
         pauses += u64::from(story.paused);
+        given_up += u64::from(story.given_up);
     }
     println!(
-        "{commits} commits, {gates} gates, {handed_over} of {handovers} handovers, {pauses} stories with a pause"
+        "{commits} commits, {gates} gates, {handed_over} of {handovers} handovers, {pauses} stories with a pause, \
+         {given_up} with a primary given up at any cost"
     );
     // Faults that hit nothing and clients that write nothing would keep every promise too.
     assert!(commits > 300 * SEEDS, "{commits} commits in {SEEDS} stories");
@@ -34,6 +36,7 @@ fn three_hundred_stories_keep_every_promise() {
         "{handed_over} of {handovers} handovers came about"
     );
     assert!(pauses > SEEDS / 10, "{pauses} stories had a pause");
+    assert!(given_up > 0, "no operator has given a primary up");
 }
 
 #[test]

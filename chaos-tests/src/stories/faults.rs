@@ -41,6 +41,8 @@ pub enum Fault {
     /// The same, in so many milliseconds.
     Schedule(Option<Who>, u64),
     Failover(Who),
+    /// An operator who knows that the primary's machine is off accepts what that costs.
+    AcceptLoss(Who),
     /// An operator pauses the cluster for so long.
     Pause(u64),
     Resume,
@@ -171,7 +173,8 @@ impl World {
             }
             Fault::Switchover(to) => self.switchover(to, None),
             Fault::Schedule(to, in_ms) => self.switchover(to, Some(in_ms)),
-            Fault::Failover(to) => self.failover(to),
+            Fault::Failover(to) => self.failover(to, false),
+            Fault::AcceptLoss(to) => self.accept_loss(to),
             Fault::Pause(ms) => {
                 self.pause();
                 self.soon(ms, ms + 1, Event::Fault(Fault::Resume));

@@ -84,6 +84,8 @@ pub struct Story {
     pub handed_over: u64,
     /// Whether a pause was agreed.
     pub paused: bool,
+    /// Whether an operator gave the primary up at any cost.
+    pub given_up: bool,
     /// What was run, for people.
     pub told: String,
 }
@@ -155,6 +157,7 @@ fn tell(seed: u64, against: Bend, bend: Bend, trace: bool) -> Story {
         handovers: world.oracle.handovers,
         handed_over: world.oracle.handed_over(),
         paused: world.oracle.paused,
+        given_up: world.oracle.gives_up(),
         told,
     }
 }

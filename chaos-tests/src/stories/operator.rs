@@ -65,14 +65,26 @@ impl World {
         });
     }
 
-    pub fn failover(&mut self, to: Who) {
+    /// Nobody says so of a machine that runs, and it is said for one that does.
+    pub fn accept_loss(&mut self, to: Who) {
+        let (lost, first, count) = (self.who(Who::Primary), self.who(to), self.nodes.len());
+        let mut others = (first..first + count).map(|n| n % count);
+        let fit = |n: &usize| *n != lost && self.nodes[*n].up && !self.nodes[*n].witness;
+        if !self.nodes[lost].up
+            && let Some(to) = others.find(fit)
+        {
+            self.failover(Who::Node(to), true);
+        }
+    }
+
+    pub fn failover(&mut self, to: Who, accept_data_loss: bool) {
         let candidate = Some(self.nodes[self.who(to)].name.0.clone());
         self.ask(HandoverOrder {
             failover: true,
             leader: None,
             candidate,
             scheduled_at: None,
-            accept_data_loss: false,
+            accept_data_loss,
         });
     }
 

@@ -3,7 +3,7 @@
 use super::postgres::Proc;
 use super::world::World;
 use matriarch::cluster::{Command, Epoch, Outcome, Revision, State, SyncMode, Vote};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What was seen, and the first promise that broke.
 pub struct Oracle {
@@ -14,6 +14,8 @@ pub struct Oracle {
     served: Vec<(Epoch, usize, HashSet<u64>)>,
     /// How each epoch came about: the rule, and whether commits waited for standbys.
     epochs: BTreeMap<Epoch, (String, bool)>,
+    /// Epochs whose end an operator ordered at any cost.
+    given_up: BTreeSet<Epoch>,
     postmasters: BTreeMap<Epoch, (usize, u64)>,
     timelines: BTreeMap<u32, usize>,
     /// Since when a node has had no way to a majority.
@@ -38,6 +40,7 @@ impl Oracle {
             must: BTreeMap::new(),
             served: Vec::new(),
             epochs: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             postmasters: BTreeMap::new(),
             timelines: BTreeMap::new(),
             cut_since: vec![None; nodes],
@@ -59,8 +62,16 @@ impl Oracle {
         self.epochs.values().filter(by_order).count() as u64
     }
 
+    /// Whether an operator accepted a loss.
+    pub fn gives_up(&self) -> bool {
+        !self.given_up.is_empty()
+    }
+
     pub fn learn(&mut self, state: &State) {
         self.longest_ttl_ms = self.longest_ttl_ms.max(state.ttl_ms);
+        let asked = state.handover.as_ref().filter(|asked| asked.accept_loss);
+        let begun = asked.and_then(|asked| asked.under_way.as_ref());
+        self.given_up.extend(begun.map(|begun| begun.epoch));
         let rule = state
             .events
             .last()
@@ -169,13 +180,19 @@ impl World {
         // Without synchronous standbys a failover by the end of a lease may cost what nobody had received; also one
         // that never came as far as its gate, before this one.
         let last = self.oracle.served.last().map_or(Epoch(0), |(of, ..)| *of);
+        let by_order = |of: &Epoch, rule: &str| {
+            let given_up = self.oracle.given_up.range(..*of).next_back();
+            rule == "manual failover" && given_up.is_some_and(|given_up| *given_up >= last)
+        };
         let may_lose = self
             .oracle
             .epochs
             .range(last.next()..=epoch.max(last.next()))
-            .any(|(_, (rule, sync))| {
-                !sync
-                    && ["lease-over", "best-standby", "long-ago", "manual failover"].contains(&rule.as_str())
+            .any(|(of, (rule, sync))| {
+                by_order(of, rule)
+                    || !sync
+                        && ["lease-over", "best-standby", "long-ago", "manual failover"]
+                            .contains(&rule.as_str())
             });
         // An old primary that wakes up may open its gate until its lease ends: it lacks what came later.
         let known = self.oracle.must.iter().filter(|(_, of)| **of <= epoch);

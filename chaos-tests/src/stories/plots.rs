@@ -281,6 +281,23 @@ fn mix(mode: SyncMode, dice: &mut Dice) -> Vec<(u64, Fault)> {
             faults.push((at + dice.between(0, 1_500), any(mode, dice)));
         }
     }
+    if dice.chance(12) {
+        faults.extend(given_up(dice));
+    }
+    faults
+}
+
+/// The primary's machine is lost, often in a pause, and an operator gives it up.
+fn given_up(dice: &mut Dice) -> Vec<(u64, Fault)> {
+    let at = dice.between(4_000, 14_000);
+    let mut faults = vec![
+        (at, Fault::CrashNode(Who::Primary, dice.between(1_500, 6_000))),
+        (at + dice.between(100, 1_500), Fault::AcceptLoss(anybody(dice))),
+    ];
+    if dice.chance(60) {
+        let before = at - dice.between(1, 1_500);
+        faults.push((before, Fault::Pause(dice.between(1_000, 6_000))));
+    }
     faults
 }
 
@@ -303,9 +320,10 @@ fn any(mode: SyncMode, dice: &mut Dice) -> Fault {
     } else {
         dice.between(900, 6_000)
     };
-    match dice.below(28) {
+    match dice.below(29) {
         23 | 24 => Fault::Switchover(dice.chance(60).then(|| anybody(dice))),
         25 => Fault::Failover(who),
+        28 => Fault::AcceptLoss(who),
         27 => Fault::Schedule(dice.chance(60).then(|| anybody(dice)), ms),
         26 => Fault::Pause(ms),
         20 => Fault::CrashOnPromise,
