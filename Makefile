@@ -1,6 +1,6 @@
 # The commands of this repository. The Rust toolchain is the only thing a person brings; .ci/prepare installs the rest.
 
-.PHONY: demo test lint bench bench-idle chaos chaos-sim prepare
+.PHONY: demo test lint bench bench-idle bench-proxy chaos chaos-sim prepare
 
 # Three nodes on this machine, a live table, and the pids to kill. Ctrl-C stops everything.
 demo: prepare
@@ -32,6 +32,15 @@ bench-idle: prepare
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
 	target/release/bench --idle
+
+# What stands between a client and its server costs: the built-in proxy, HAProxy, pgBouncer, side by side (8 minutes).
+# QUICK=1 takes three. VISITS=1000000 for more sessions that come and go.
+VISITS ?= 100000
+bench-proxy: prepare
+	@.ci/prepare chaos
+	cargo build --release --bin matriarch
+	cargo build --release -p matriarch-chaos --bin bench
+	target/release/bench --proxy --visits $(VISITS) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
 
 # Seeded lives of a cluster in a modelled world. SEEDS=100 for fewer.
 SEEDS ?= 10000

@@ -136,6 +136,8 @@ fn listen(address: &str) -> io::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let listener = std::net::TcpListener::bind(addresses.as_slice())?;
     listener.set_nonblocking(true)?;
+    // Every connection that is accepted begins with what its listener has.
+    prepare(&listener)?;
     // Many may come at once after a failover; the kernel cuts this to what it allows.
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(4_096)?)?;
     TcpListener::from_std(listener)
@@ -146,7 +148,7 @@ async fn accept(listener: TcpListener, port: Port, hands: Arc<Hands>) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 // Registered with this thread's reactor no longer: another thread's takes it.
-                if let (Ok(()), Ok(stream)) = (prepare(&stream), stream.into_std()) {
+                if let Ok(stream) = stream.into_std() {
                     hands.give(Arrival { stream, from, port }).await;
                 }
             }

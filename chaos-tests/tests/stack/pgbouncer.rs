@@ -1,20 +1,25 @@
-//! pgBouncer with the file in configs/, in session and in transaction mode, behind HAProxy.
+//! pgBouncer with the file in configs/, in session and in transaction mode, in front of HAProxy and of the built-in proxy.
 
 use crate::haproxy;
 use crate::{FAILOVER_S, arrive, arrives_at, front, place, through};
-use matriarch_chaos::Herd;
 use matriarch_chaos::companions::{Running, program};
 use matriarch_chaos::herd::{give_to_postgres, postgres_ids};
 use matriarch_chaos::node_file::PASSWORD;
+use matriarch_chaos::{Herd, Options};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tokio_postgres::Config;
 
+/// Of the built-in proxy, for writers.
+const PROXY_PORT: u16 = 5_000;
+
 /// Where it sends its clients.
 pub(crate) enum Servers {
     /// To HAProxy, as the file has it.
     Haproxy,
+    /// To this node's built-in proxy.
+    Proxy(Ipv4Addr),
     /// To the host that stands in the file which it includes.
     Named,
 }
@@ -41,6 +46,9 @@ impl Pooler {
         assert!(text.contains(haproxy) && text.contains("\n;%include "));
         match servers {
             Servers::Haproxy => text = text.replace("host=127.0.0.1", &format!("host={at}")),
+            Servers::Proxy(node) => {
+                text = text.replace(haproxy, &format!("* = host={node} port={PROXY_PORT}"));
+            }
             Servers::Named => {
                 let include = format!("\n%include {}", Self::hosts_file(herd).display());
                 text = text
@@ -98,11 +106,30 @@ async fn pgbouncer_behind_haproxy_follows_a_failover_in_both_modes() {
     let (Some(balancer), Some(pgbouncer)) = (program("haproxy"), program("pgbouncer")) else {
         return;
     };
-    let mut herd = Herd::three().await;
+    let herd = Herd::three().await;
     let old = herd.await_primary(FAILOVER_S, |_| true).await;
     let _balancer = haproxy::start(&balancer, &herd);
-    let session = Pooler::start(&pgbouncer, &herd, &Servers::Haproxy, "session", 6432);
-    let transaction = Pooler::start(&pgbouncer, &herd, &Servers::Haproxy, "transaction", 6433);
+    follows_a_failover(herd, old, &pgbouncer, &Servers::Haproxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer_in_front_of_the_proxy_follows_a_failover_in_both_modes() {
+    let Some(pgbouncer) = program("pgbouncer") else {
+        return;
+    };
+    let options = Options {
+        sections: format!("proxy:\n  listen: '{{ip}}'\n  rw: {PROXY_PORT}\n"),
+        ..Options::default()
+    };
+    let herd = Herd::grown(3, options).await;
+    let old = herd.await_primary(FAILOVER_S, |_| true).await;
+    let door = herd.nodes[herd.others(old)[0]].ip;
+    follows_a_failover(herd, old, &pgbouncer, &Servers::Proxy(door)).await;
+}
+
+async fn follows_a_failover(mut herd: Herd, old: usize, pgbouncer: &Path, servers: &Servers) {
+    let session = Pooler::start(pgbouncer, &herd, servers, "session", 6432);
+    let transaction = Pooler::start(pgbouncer, &herd, servers, "transaction", 6433);
     for pooler in [&session, &transaction] {
         herd.until("pgBouncer leads to the primary", FAILOVER_S, async || {
             arrives_at(&herd, &pooler.client(&herd), old).await

@@ -16,6 +16,7 @@ mod failover;
 mod floor;
 mod idle;
 mod peers;
+mod proxy;
 
 use clap::Parser;
 
@@ -40,6 +41,15 @@ struct Arguments {
     /// Measure Patroni with etcd and HAProxy beside Matriarch instead, from packages that are fetched now.
     #[arg(long)]
     peers: bool,
+    /// Measure what the built-in proxy costs instead, beside HAProxy and pgBouncer.
+    #[arg(long)]
+    proxy: bool,
+    /// With `--proxy`: three minutes instead of ten.
+    #[arg(long)]
+    quick: bool,
+    /// With `--proxy`: sessions that come and go, to see what is left of them.
+    #[arg(long, default_value_t = 100_000)]
+    visits: usize,
     /// How long an idle cluster is watched.
     #[arg(long, default_value_t = 30)]
     idle_seconds: u64,
@@ -53,14 +63,15 @@ async fn main() {
         return;
     }
     if arguments.peers {
-        match peers::measure(&arguments.mode, arguments.trials, &arguments.only).await {
-            Ok(table) => println!("{table}"),
-            Err(why) => {
-                eprintln!("bench: {why}");
-                std::process::exit(1);
-            }
-        }
-        return;
+        return show(peers::measure(&arguments.mode, arguments.trials, &arguments.only).await);
+    }
+    if arguments.proxy {
+        let extent = proxy::Extent {
+            quick: arguments.quick,
+            visits: arguments.visits,
+            only: arguments.only,
+        };
+        return show(proxy::measure(&extent).await);
     }
     let floor = floor::promotion(arguments.trials).await;
     let mut rows = Vec::new();
@@ -70,6 +81,16 @@ async fn main() {
         }
     }
     println!("{}", report(&arguments, &floor, &rows));
+}
+
+fn show(table: Result<String, String>) {
+    match table {
+        Ok(table) => println!("{table}"),
+        Err(why) => {
+            eprintln!("bench: {why}");
+            std::process::exit(1);
+        }
+    }
 }
 
 /// The table for the README, with the command that makes it.
