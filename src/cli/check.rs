@@ -75,6 +75,7 @@ impl Findings {
 
 fn machine(findings: &mut Findings, config: &Config) {
     readable_by_all(findings, config);
+    placeholders(findings, config);
     tls_files(findings, config);
     watchdog(findings, config);
     let mut doors = Vec::new();
@@ -150,6 +151,41 @@ fn readable_by_all(findings: &mut Findings, config: &Config) {
         findings.warnings.push(format!(
             "{path} holds passwords and can be read by every user: chmod o-rwx {path}"
         ));
+    }
+}
+
+/// What our examples and `migrate` write is known to everybody.
+fn placeholders(findings: &mut Findings, config: &Config) {
+    let logins = config.postgresql.iter().flat_map(|postgresql| {
+        let auth = &postgresql.auth;
+        [
+            (
+                "postgresql.authentication.superuser.password",
+                &auth.superuser.password,
+            ),
+            (
+                "postgresql.authentication.replication.password",
+                &auth.replication.password,
+            ),
+        ]
+    });
+    let credentials = config.restapi.authentication.as_ref();
+    let doors = [
+        ("raft.password", config.raft.password.as_ref()),
+        (
+            "restapi.authentication.password",
+            credentials.map(|credentials| &credentials.password),
+        ),
+    ];
+    let all = doors
+        .into_iter()
+        .chain(logins.map(|(key, password)| (key, password.as_ref())));
+    for (key, password) in all {
+        if password.is_some_and(|password| password.reveal().starts_with("change-me")) {
+            findings.warnings.push(format!(
+                "{key}: still says change-me, as the example does; write a secret of your own, the same on every node"
+            ));
+        }
     }
 }
 
@@ -410,6 +446,25 @@ mod tests {
         };
         assert!(warned("quorum"));
         assert!(!warned("off"));
+    }
+
+    #[test]
+    fn the_secrets_of_the_examples_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), "database: postgres");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let placed = text
+            .replace("raft: {", "raft: {password: change-me-peer-secret, ")
+            .replace("password: c}", "password: change-me-replicator}");
+        std::fs::write(&file, placed).unwrap();
+        let (said, code) = check(&file, &BTreeMap::new());
+        for key in ["raft.password", "postgresql.authentication.replication.password"] {
+            assert!(
+                said.contains(&format!("warning: {key}: still says change-me")),
+                "{said}"
+            );
+        }
+        assert_eq!((code, said.matches("change-me").count()), (0, 2), "{said}");
     }
 
     #[test]
