@@ -51,6 +51,7 @@ mod settings;
 mod start;
 mod status;
 mod store;
+mod ticks;
 mod types;
 mod wire;
 

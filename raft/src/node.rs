@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use matriarch_storage::Log;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 
 use crate::farewell::{self, Expelled};
 use crate::machine::{Inbox, Peer};
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) fatal: Arc<OnceLock<String>>,
     /// The group's word that it has no place for this node.
     pub(crate) expelled: Arc<Expelled>,
+    /// When a leader last spoke to this node and was accepted.
+    heard: Mutex<Option<Instant>>,
     pub(crate) store: Mutex<Option<Arc<dyn Log>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -89,6 +92,7 @@ impl Node {
             identity: parts.identity,
             fatal: parts.fatal,
             expelled: parts.expelled,
+            heard: Mutex::default(),
             store: Mutex::new(Some(parts.store)),
             tasks: Mutex::default(),
         }
@@ -134,6 +138,16 @@ impl Node {
         lock(&self.store)
             .clone()
             .ok_or_else(|| std::io::Error::other("the store is closed"))
+    }
+
+    /// An accepted leader spoke, and openraft was told no earlier than at this instant.
+    pub(crate) fn heard(&self, at: Instant) {
+        *lock(&self.heard) = Some(at);
+    }
+
+    /// When a leader last spoke to this node and was accepted.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        *lock(&self.heard)
     }
 
     /// Remembers a proven peer's name.

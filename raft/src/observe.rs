@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::metrics::RaftMetrics;
+use openraft::async_runtime::watch::{RecvError, WatchReceiver};
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::{Instant, ServerState};
 use tokio::time::{sleep, timeout};
 
@@ -14,6 +14,8 @@ use crate::node::Node;
 use crate::status::{Lead, Status};
 use crate::types::{Raft, TypeConfig, metrics};
 
+/// How often a leader takes in acknowledgements, which every heartbeat brings, and which change nothing but an age.
+const PACE: Duration = Duration::from_millis(50);
 /// A voter this close to the log's end counts as level.
 const LEVEL: u64 = 16;
 
@@ -34,18 +36,35 @@ pub(crate) async fn observe(node: Arc<Node>) {
     let Some(raft) = node.raft.get() else {
         return;
     };
-    let mut changes = raft.metrics();
+    let (mut changes, mut leadership) = (raft.metrics(), raft.server_metrics());
     let mut members = BTreeSet::new();
     loop {
         // Cloned at once: openraft's core waits for whoever holds the borrow.
+        let first: RaftServerMetrics<TypeConfig> = leadership.borrow_and_update().clone();
         let now: RaftMetrics<TypeConfig> = changes.borrow_and_update().clone();
         forget_strangers(&node, &now, &mut members);
         let status = status(&node, &now);
         let wake = wake_in(&node, &status);
+        // openraft sends the metrics of leadership before those of everything.
+        let behind = (&first.state, &first.vote, &first.membership_config)
+            != (&now.state, &now.vote, &now.membership_config);
+        let pace = match status.lead.is_some() && !behind {
+            true => PACE,
+            false => Duration::ZERO,
+        };
         publish(&node, status);
         tokio::select! {
             biased;
-            changed = changes.changed() => if changed.is_err() {
+            changed = leadership.changed() => if changed.is_err() {
+                return stopped(&node, raft);
+            },
+            changed = async {
+                changes.changed().await?;
+                if !pace.is_zero() {
+                    sleep(pace).await;
+                }
+                Ok::<_, RecvError>(())
+            } => if changed.is_err() {
                 return stopped(&node, raft);
             },
             () = node.changed.notified() => {}

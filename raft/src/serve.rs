@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::join;
 use crate::machine::Peer;
@@ -67,21 +67,25 @@ impl Session {
             raft_request => match node.raft.get() {
                 None => Response::Refused("this node has not joined a group yet".to_owned()),
                 Some(raft) => self
-                    .raft_request(raft, raft_request)
+                    .raft_request(node, raft, raft_request)
                     .await
                     .unwrap_or_else(Response::Refused),
             },
         }
     }
 
-    async fn raft_request(&mut self, raft: &Raft, request: Request) -> Result<Response, String> {
+    async fn raft_request(&mut self, node: &Node, raft: &Raft, request: Request) -> Result<Response, String> {
         match request {
             Request::Append(append) => {
                 self.own(&append.vote)?;
+                let at = Instant::now();
                 let answer = raft
                     .append_entries(append_request(append)?)
                     .await
                     .map_err(|e| e.to_string())?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    node.heard(at);
+                }
                 Ok(Response::Append(append_answer(answer)))
             }
             Request::Vote(ballot) => {

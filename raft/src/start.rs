@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::types::{Identity, random};
 use crate::wire::envelope::{Sealed, open, seal};
 use crate::wire::stored::{FormationBytes, NodeBytes};
-use crate::{farewell, farewell::Expelled, join, observe, portless};
+use crate::{farewell, farewell::Expelled, join, observe, portless, ticks};
 
 /// Longest wait for a TCP connection, when the election timeout would allow more.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ pub(crate) async fn start(
     node.settled.store(known.settled(), Ordering::SeqCst);
     node.spawn(listen(node.clone(), listener));
     node.spawn(observe::observe(node.clone()));
+    node.spawn(ticks::pace(node.clone()));
     node.spawn(join::tend(node.clone()));
     node.spawn(form::enter(node.clone(), machine, known));
     Ok(node)

@@ -193,6 +193,7 @@ impl Hands {
             tracing::warn!("{why}");
         }
         self.postgres.await_reaped().await;
+        self.remove_half_segments().await?;
         let mut effective = self.sound(settings).await;
         let raised = if epoch.is_none() {
             effective.raise(&self.at_least().await?)
@@ -215,6 +216,15 @@ impl Hands {
             .start(spec)
             .await
             .map(|_| !raised.is_empty())
+            .map_err(|why| why.to_string())
+    }
+
+    /// Removes what would end a start or a promotion; only while nobody receives.
+    pub async fn remove_half_segments(&self) -> Result<(), String> {
+        let postgres = self.postgres.clone();
+        tokio::task::spawn_blocking(move || postgres.remove_half_segments())
+            .await
+            .map_err(|why| why.to_string())?
             .map_err(|why| why.to_string())
     }
 

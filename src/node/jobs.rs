@@ -239,6 +239,7 @@ pub async fn promote(
             hands.configure(&wanted).await?;
             hands.session.reload().await.map_err(text)?;
         }
+        make_whole(&hands, &wanted).await?;
         hands.postgres.reserve_timelines(current, target).map_err(text)?;
         hands.session.promote().await.map_err(text)?;
         let probe = until(&hands, patience(&wanted.settings), "the end of recovery", |p| {
@@ -256,6 +257,27 @@ pub async fn promote(
         hands.postgres.set_standby_signal(true).map_err(text)
     };
     rise(hands.clone(), epoch, work).await
+}
+
+/// Ends the stream and removes what it has left half, if it has. Its end would not be waited for else: promotion does
+/// that, but too late for this.
+async fn make_whole(hands: &Hands, wanted: &Wanted) -> Result<(), String> {
+    let postgres = hands.postgres.clone();
+    let half = tokio::task::spawn_blocking(move || postgres.half_segments())
+        .await
+        .map_err(text)?
+        .map_err(text)?;
+    if half.is_empty() {
+        return Ok(());
+    }
+    let alone = Wanted {
+        upstream: None,
+        ..wanted.clone()
+    };
+    hands.configure(&alone).await?;
+    hands.session.reload().await.map_err(text)?;
+    received_nothing(hands, clock::now().plus(STREAM_END_MS)).await?;
+    hands.remove_half_segments().await
 }
 
 /// Starts the stopped primary again.

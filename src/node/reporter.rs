@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// How often the list of voters is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Longest until the list of voters is looked at, when nobody said that it changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A voter that does not answer within this is asked again with a newer report.
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -63,10 +63,10 @@ impl Reporter {
     /// Runs until aborted: keeps one task for each voter.
     pub async fn run(self) {
         let mut tasks: BTreeMap<u64, AbortHandle> = BTreeMap::new();
-        let status = self.group.status();
+        let mut status = self.group.status();
         loop {
             let (me, voters) = {
-                let status = status.borrow();
+                let status = status.borrow_and_update();
                 (
                     status.id,
                     status.voters.iter().map(|peer| peer.id).collect::<Vec<_>>(),
@@ -84,7 +84,8 @@ impl Reporter {
                     .entry(id)
                     .or_insert_with(|| tokio::spawn(self.clone().send_to(id, id == me)).abort_handle());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // Timing out is the normal case.
+            let _ = tokio::time::timeout(LOOK_EVERY, status.changed()).await;
         }
     }
 

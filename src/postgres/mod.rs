@@ -36,6 +36,7 @@ mod error;
 mod files;
 mod find;
 mod found;
+mod half_segments;
 mod initdb;
 mod memory;
 mod probe;

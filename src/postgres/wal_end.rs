@@ -168,12 +168,13 @@ impl Postgres {
 }
 
 /// The file in which a position lies.
-fn segment_name(timeline: Timeline, at: u64, segment: u64) -> String {
+pub(super) fn segment_name(timeline: Timeline, at: u64, segment: u64) -> String {
     let (high, low) = (at >> 32, (at & 0xffff_ffff) / segment.max(1));
     format!("{:08X}{high:08X}{low:08X}", timeline.0)
 }
 
-fn segment_of(name: &str, segment: u64) -> Option<(Timeline, u64)> {
+/// The timeline and the start of a segment file, if this is the name of one.
+pub(super) fn segment_of(name: &str, segment: u64) -> Option<(Timeline, u64)> {
     if name.len() != 24 {
         return None;
     }

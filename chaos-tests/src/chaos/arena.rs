@@ -1,5 +1,6 @@
 //! A herd in a network of its own, each node on a disk and in a control group of its own.
 
+use crate::chaos::cable::Cable;
 use crate::chaos::disk::{self, Disk};
 use crate::chaos::failing_syncs::FailingSyncs;
 use crate::chaos::freezer::Freezer;
@@ -55,6 +56,8 @@ pub struct Arena {
     pub outcasts: Vec<Outcast>,
     /// Numbers the cuts.
     pub cuts: u32,
+    /// The nodes' cables, while they are slow.
+    pub cables: Vec<Cable>,
     syncs: Vec<Option<Arc<FailingSyncs>>>,
     disks: Vec<Option<Weak<Disk>>>,
     freezers: Vec<Option<Arc<Freezer>>>,
@@ -185,6 +188,7 @@ impl Arena {
             gave_up: Vec::new(),
             outcasts: Vec::new(),
             cuts: 0,
+            cables: Vec::new(),
             syncs,
             disks,
             freezers,

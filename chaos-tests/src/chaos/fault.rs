@@ -74,6 +74,8 @@ faults! {
     Lossy = "lossy",
     /// The nodes reach each other through a link that carries 40 kB a second.
     SlowLink = "slow-link",
+    /// Every frame to and from the nodes is late by 3 to 25 ms, some overtake others, some come twice.
+    Delay = "delay",
     /// No node reaches another.
     CutMajority = "cut-majority",
     /// Every daemon is killed and started again, one after the other.
@@ -183,6 +185,7 @@ impl Fault {
             | Self::RaftLost
             | Self::RaftTruncated
             | Self::RaftFlipped => hurt_disk::inject(self, arena, pick).await,
+            Self::Delay => hurt_network::delay(arena, pick).await,
             Self::SyncPostgres | Self::SyncDaemon => hurt_sync::inject(self, arena, pick).await,
             Self::KillInMembership => hurt_members::inject(arena, pick).await,
             Self::RollingRestart
@@ -208,6 +211,8 @@ pub enum Remedy {
     Thaw(usize),
     /// End a cut.
     Reconnect(String),
+    /// Short cables again.
+    Hasten,
     /// Make room on the node's disk.
     Empty(usize),
     /// Start a node whose Raft store is damaged; if it refuses, do what an operator does: remove the store.
@@ -272,6 +277,7 @@ impl Hurt {
                     arena.held[*node] = false;
                 }
                 Remedy::Reconnect(name) => said.extend(arena.network.heal(name).err()),
+                Remedy::Hasten => said.extend(hurt_network::hasten(arena)),
                 Remedy::Empty(node) => {
                     if let Ok(disk) = arena.disk(*node) {
                         disk.empty();

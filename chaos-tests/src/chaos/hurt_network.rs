@@ -1,7 +1,8 @@
 //! Faults of the network: cuts inside the switch, proven by the packets that they swallow.
 
 use crate::addresses::POSTGRES_PORT;
-use crate::chaos::arena::Arena;
+use crate::chaos::arena::{Arena, NODES};
+use crate::chaos::cable::Cable;
 use crate::chaos::fault::{self, Fault, Hurt, Remedy};
 use crate::chaos::network::{Port, Toll, Way};
 use matriarch::clock::boot_ns;
@@ -32,6 +33,44 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
     );
     let hurt = Hurt::new(fault, nodes, witness, vec![Remedy::Reconnect(name)]);
     Ok(Hurt { silent, ..hurt })
+}
+
+/// Slow cables for all nodes. The proof: frames that came, among them some that had overtaken others.
+pub async fn delay(arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
+    if !arena.cables.is_empty() {
+        return Err("the cables are slow already".into());
+    }
+    for node in 0..NODES {
+        match arena.network.long_cable(node, pick.wrapping_add(node as u64)) {
+            Ok(cable) => arena.cables.push(cable),
+            Err(why) => {
+                hasten(arena);
+                return Err(why);
+            }
+        }
+    }
+    let end = boot_ns() + WITNESS_NS;
+    loop {
+        let counts: Vec<[u64; 3]> = arena.cables.iter().map(Cable::counts).collect();
+        if counts.iter().any(|[_, overtook, _]| *overtook > 0) {
+            let witness = format!("frames late, overtaking, twice: {counts:?} so far");
+            let nodes = (0..NODES).collect();
+            return Ok(Hurt::new(Fault::Delay, nodes, witness, vec![Remedy::Hasten]));
+        }
+        if boot_ns() > end {
+            hasten(arena);
+            return Err(format!("no frame overtook another: {counts:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Ends it; what it says is worth showing.
+pub fn hasten(arena: &mut Arena) -> Vec<String> {
+    let counts: Vec<[u64; 3]> = arena.cables.drain(..).map(|cable| cable.counts()).collect();
+    let mut said = vec![format!("frames late, overtaking, twice: {counts:?}")];
+    said.extend((0..NODES).filter_map(|node| arena.network.short_cable(node).err()));
+    said
 }
 
 type Plan = (Vec<usize>, Vec<usize>, Vec<Way>);

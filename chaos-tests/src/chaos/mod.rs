@@ -19,6 +19,7 @@
 //! Caveats: one kernel, so one boot-time clock for all nodes; a seed repeats the schedule, not the cluster's state at
 //! that moment. Entering an arena moves the calling thread into other namespaces for good.
 pub mod arena;
+pub mod cable;
 pub mod dice;
 pub mod disk;
 pub mod failing_syncs;

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!   node1   node2   node3   clients      one namespace each, eth0 = 10.77.0.x
+//!     |n0     |n1     |n2     |
+//!     b0      b1      b2      |        a bridge of two ports each; or a slow cable in its place
+//!     |m0     |m1     |m2     |
 //!     |p0     |p1     |p2     |pc
 //!     +-------+---+---+-------+
 //!              switch (bridge br0, nft)
@@ -10,6 +13,7 @@
 //! No namespace has a name, so runs overlap and nothing is left when the last process is gone. A cut is an nft table of
 //! its own in the switch: no node can notice how it is made. Its counters are the witness.
 
+use crate::chaos::cable::Cable;
 use crate::chaos::netns::Netns;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -120,21 +124,60 @@ impl Network {
     }
 
     fn plug(&self, port: Port, address: Ipv4Addr) -> Result<(), String> {
-        let home = match port {
-            Port::Node(i) => &*self.nodes[i],
-            Port::Clients => &self.clients,
-        };
         let device = port.device();
-        let there = home.path().display().to_string();
-        let add = [
-            "link", "add", &device, "type", "veth", "peer", "name", "eth0", "netns", &there,
-        ];
-        self.switch.run("ip", &add)?;
+        let home = match port {
+            Port::Node(i) => {
+                let [near, far] = cable_ends(i);
+                self.link(&far, &["name", &device])?;
+                self.switch
+                    .run("ip", &["link", "add", &format!("b{i}"), "type", "bridge"])?;
+                self.switch.run("ip", &["link", "set", &format!("b{i}"), "up"])?;
+                let home = &*self.nodes[i];
+                self.link(
+                    &near,
+                    &["name", "eth0", "netns", &home.path().display().to_string()],
+                )?;
+                self.short_cable(i)?;
+                home
+            }
+            Port::Clients => {
+                let home = &self.clients;
+                self.link(
+                    &device,
+                    &["name", "eth0", "netns", &home.path().display().to_string()],
+                )?;
+                home
+            }
+        };
         self.switch
             .run("ip", &["link", "set", &device, "master", "br0", "up"])?;
         home.run("ip", &["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
         home.run("ip", &["link", "set", "eth0", "up"])?;
         Ok(())
+    }
+
+    /// A pair of devices, of which the other is named so.
+    fn link(&self, device: &str, other: &[&str]) -> Result<(), String> {
+        let add = ["link", "add", device, "type", "veth", "peer"];
+        self.switch.run("ip", &[&add, other].concat()).map(drop)
+    }
+
+    /// Connects a node's port with the switch.
+    pub fn short_cable(&self, i: usize) -> Result<(), String> {
+        for end in cable_ends(i) {
+            self.switch
+                .run("ip", &["link", "set", &end, "master", &format!("b{i}"), "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Connects it by a slow cable instead, until that is dropped and `short_cable` is called.
+    pub fn long_cable(&self, i: usize, seed: u64) -> Result<Cable, String> {
+        let [near, far] = cable_ends(i);
+        for end in [&near, &far] {
+            self.switch.run("ip", &["link", "set", end, "nomaster"])?;
+        }
+        Cable::new(&self.switch, [&near, &far], seed)
     }
 
     /// Where a node lives.
@@ -194,6 +237,11 @@ impl Network {
             .run("nft", &["delete", "table", "bridge", name])
             .map(drop)
     }
+}
+
+/// The ends of a node's cable: its own, and that at its port of the switch.
+fn cable_ends(i: usize) -> [String; 2] {
+    [format!("n{i}"), format!("m{i}")]
 }
 
 /// Address of a node.

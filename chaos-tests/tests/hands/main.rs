@@ -10,6 +10,7 @@
 mod connecting;
 mod copies;
 mod files;
+mod half;
 mod log_end;
 mod moves;
 mod site;

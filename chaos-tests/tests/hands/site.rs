@@ -237,6 +237,12 @@ impl Server {
         until("a fast stop", 30, async || child.try_wait().unwrap().is_some()).await;
     }
 
+    /// Waits until its postmaster has ended by itself.
+    pub(crate) async fn ended(&mut self, what: &str) {
+        let mut child = self.child.take().unwrap();
+        until(what, 30, async || child.try_wait().unwrap().is_some()).await;
+    }
+
     /// Probes until the answer is as wished.
     pub(crate) async fn until(&self, what: &str, seconds: u64, ready: impl Fn(&Probe) -> bool) -> Probe {
         let end = boot_ns() + seconds * 1_000_000_000;

@@ -26,7 +26,7 @@ use crate::store::log::LogStore;
 use crate::types::Runtime;
 use crate::wire::envelope::seal;
 use crate::wire::stored::NodeBytes;
-use crate::{join, observe};
+use crate::{join, observe, ticks};
 
 /// A protection that is left out, so that the judge must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +246,7 @@ impl World {
             .starts(site, vote.map(|v| (v.leader_id.term, v.leader_id.node_id)));
         let seed = self.dice().next();
         node.spawn(observe::observe(node.clone()));
+        node.spawn(ticks::pace(node.clone()));
         node.spawn(join::tend(node.clone()));
         node.spawn(Runtime::scope(seed, form::enter(node.clone(), machine, known)));
     }

@@ -1,0 +1,126 @@
+//! openraft's ticks, beating only where something can come of them, and the leader's heartbeats.
+//!
+//! openraft looks at its timers every 13/64 of a heartbeat, which is 98 times a second at 50 ms, on every node, for
+//! ever. That is most of what an idle cluster would cost. A follower's tick does nothing but ask whether its leader has
+//! been silent for an election timeout, and a leader's does nothing but send a heartbeat when one is due. So a follower
+//! does without ticks until the leader has been silent for half of `election_min`, and a leader sends its heartbeats
+//! from here. Whoever is neither ticks as openraft means it; and ticks return when this task ends, however it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::sleep;
+
+use crate::node::Node;
+use crate::types::Raft;
+
+/// What this node does until it looks again.
+#[derive(Debug, PartialEq, Eq)]
+enum Pace {
+    /// It leads: a heartbeat now, and the next one after this long.
+    Lead(Duration),
+    /// Its leader has been heard: nothing can be due for this long.
+    Rest(Duration),
+    /// Nobody leads, or the leader is silent: openraft's own ticks.
+    Tick(Duration),
+}
+
+/// Runs until the node is closed.
+pub(crate) async fn pace(node: Arc<Node>) {
+    let heartbeat = Duration::from_millis(node.settings.heartbeat_ms);
+    let patience = Duration::from_millis(node.settings.election_min_ms / 2);
+    let raft = loop {
+        match node.raft.get() {
+            Some(raft) => break raft,
+            None => sleep(heartbeat).await,
+        }
+    };
+    let ticks = Ticks(raft);
+    loop {
+        let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
+        let silence = node.heard_at().map(|at| at.elapsed());
+        let wait = match choose(leads, silence, heartbeat, patience) {
+            Pace::Lead(next) => {
+                ticks.beat(false);
+                if raft.trigger().heartbeat().await.is_err() {
+                    return;
+                }
+                next
+            }
+            Pace::Rest(wait) => {
+                ticks.beat(false);
+                wait
+            }
+            Pace::Tick(wait) => {
+                ticks.beat(true);
+                wait
+            }
+        };
+        sleep(wait).await;
+    }
+}
+
+fn choose(leads: bool, silence: Option<Duration>, heartbeat: Duration, patience: Duration) -> Pace {
+    match silence {
+        _ if leads => Pace::Lead(heartbeat),
+        Some(silence) if silence < patience => Pace::Rest(patience.saturating_sub(silence)),
+        _ => Pace::Tick(heartbeat),
+    }
+}
+
+/// openraft's ticks, which beat again when this is dropped.
+struct Ticks<'a>(&'a Raft);
+
+impl Ticks<'_> {
+    fn beat(&self, on: bool) {
+        self.0.runtime_config().tick(on);
+    }
+}
+
+impl Drop for Ticks<'_> {
+    fn drop(&mut self) {
+        self.beat(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_millis(150);
+
+    fn pace(leads: bool, silence_ms: Option<u64>) -> Pace {
+        choose(leads, silence_ms.map(Duration::from_millis), BEAT, PATIENCE)
+    }
+
+    #[test]
+    fn ticks_rest_only_under_a_leader_that_was_just_heard() {
+        let text: Vec<String> = [
+            (false, None),
+            (false, Some(0)),
+            (false, Some(149)),
+            (false, Some(150)),
+            (false, Some(10_000)),
+            (true, None),
+            (true, Some(0)),
+            (true, Some(10_000)),
+        ]
+        .into_iter()
+        .map(|(leads, silence)| format!("{leads} {silence:?}: {:?}", pace(leads, silence)))
+        .collect();
+        assert_eq!(
+            text.join("\n"),
+            "false None: Tick(50ms)\n\
+             false Some(0): Rest(150ms)\n\
+             false Some(149): Rest(1ms)\n\
+             false Some(150): Tick(50ms)\n\
+             false Some(10000): Tick(50ms)\n\
+             true None: Lead(50ms)\n\
+             true Some(0): Lead(50ms)\n\
+             true Some(10000): Lead(50ms)"
+        );
+    }
+}
