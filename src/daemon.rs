@@ -19,6 +19,7 @@ use crate::doors::Doors;
 use crate::guard::{Guard, GuardError, GuardOptions};
 use crate::journal::Journal;
 use crate::lead::{self, Desk, Mailroom, Orders};
+use crate::node::bearer::Bearer;
 use crate::node::charge::Charge;
 use crate::node::ledger::{Ledger, LedgerError};
 use crate::node::machine::Replica;
@@ -260,6 +261,9 @@ async fn live(
     let (urgent, urgent_seen) = watch::channel(0);
     let desk = Arc::new(Desk::default());
     let (tally, proxy) = watch::channel(None);
+    let (lives, proxy_lives) = watch::channel(false);
+    let (hold, hold_seen) = watch::channel(vip::Hold::default());
+    let bearer = Arc::new(Bearer::default());
     let mailroom = Arc::new(Mailroom::new(
         desk.clone(),
         state_seen.clone(),
@@ -297,13 +301,14 @@ async fn live(
         gate: gate.clone(),
         settings: settings_seen.clone(),
         tenancy: tenancy.clone(),
+        bearer: bearer.clone(),
         word: Arc::new(word),
     };
     let (shut, is_shut) = watch::channel(false);
     let address = config
         .vip
         .clone()
-        .map(|vip| tokio::spawn(vip::keep(vip, facts.subscribe(), is_shut.clone())));
+        .map(|vip| tokio::spawn(vip::keep(vip, facts.subscribe(), is_shut.clone(), hold)));
     let told = notify::start(
         &config.notify,
         &config.raft.data_dir,
@@ -318,6 +323,7 @@ async fn live(
         facts: facts.subscribe(),
         gate,
         tally,
+        lives,
         stop: proxy_ends,
     });
     let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
@@ -349,6 +355,9 @@ async fn live(
         urgent,
         orders: asked,
         proxy,
+        proxy_lives,
+        hold: hold_seen,
+        bearer,
         facts,
     };
     let (agent, postmaster) = Agent::new(parts);

@@ -7,15 +7,17 @@
     reason = "test code: an expectation that fails ends the test with its message"
 )]
 
-use matriarch_chaos::Options;
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::chaos::arena::{Arena, in_arena};
+use matriarch_chaos::{Options, processes};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
 const ADDRESS: &str = "10.77.0.200";
+/// Of the built-in proxy, for writers.
+const PROXY_PORT: u16 = 5_000;
 const ADDRESS_V6: &str = "fd77::200";
 /// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
 const FAILOVER_S: u64 = 23;
@@ -62,13 +64,13 @@ fn neighbour(address: &str) -> String {
         .to_owned()
 }
 
-/// The node that a client finds at the address, if it may write there.
-async fn found(arena: &Arena) -> Option<String> {
+/// The node that a client finds at this port of the address, if it may write there.
+async fn found(arena: &Arena, port: u16) -> Option<String> {
     let direct = arena.herd.nodes[0].client_config();
     let mut through = tokio_postgres::Config::new();
     through
         .host(ADDRESS)
-        .port(POSTGRES_PORT)
+        .port(port)
         .user(direct.get_user()?)
         .password(direct.get_password()?)
         .dbname("postgres")
@@ -92,7 +94,7 @@ async fn await_at(arena: &Arena, node: usize) {
         .herd
         .until("the address is at the primary alone", FAILOVER_S, async || {
             (0..3).all(|i| has(arena, i, ADDRESS) == (i == node))
-                && found(arena).await.as_deref() == Some(&data)
+                && found(arena, POSTGRES_PORT).await.as_deref() == Some(&data)
         })
         .await;
     let hardware = hardware(arena, node);
@@ -138,6 +140,79 @@ fn the_address_is_where_the_primary_is() {
             arena.herd.await_whole(RETURN_S).await;
             let last = arena.herd.await_primary(FAILOVER_S, |_| true).await;
             await_at(arena, last).await;
+        },
+    );
+}
+
+/// The one node that has the address; two never have.
+fn bearer(arena: &Arena) -> Option<usize> {
+    let all = || {
+        (0..3)
+            .filter(|node| has(arena, *node, ADDRESS))
+            .collect::<Vec<usize>>()
+    };
+    let mut there = all();
+    if there.len() > 1 {
+        // It may have moved between two looks.
+        there = all();
+    }
+    assert!(there.len() < 2, "the address is at nodes {there:?}");
+    there.pop()
+}
+
+/// Waits until one of these nodes has the address and a client is led to the primary there.
+async fn await_borne(arena: &Arena, fits: impl Fn(usize) -> bool) -> usize {
+    let what = "the address is at one node, whose proxy leads to the primary";
+    let borne = async || {
+        let there = bearer(arena).filter(|node| fits(*node));
+        there.is_some() && found(arena, PROXY_PORT).await.is_some()
+    };
+    arena.herd.until(what, FAILOVER_S, borne).await;
+    let node = bearer(arena).expect("it stays where it is");
+    let hardware = hardware(arena, node);
+    let what = "the neighbours know where the address is";
+    let told = async || neighbour(ADDRESS) == hardware;
+    arena.herd.until(what, FAILOVER_S, told).await;
+    node
+}
+
+fn proxy_pid(arena: &Arena, node: usize) -> i32 {
+    let all = processes::of(&arena.herd.nodes[node].dir);
+    let proxy = all
+        .iter()
+        .find(|process| process.args.iter().any(|word| word == "proxy"));
+    proxy.expect("the node's proxy runs").pid
+}
+
+#[test]
+fn the_address_is_where_a_proxy_lives() {
+    let mut options = options(&format!("{ADDRESS}/24"));
+    options.sections.push_str("  role: proxy\nproxy: {}\n");
+    in_arena(
+        options,
+        "the address is where a proxy lives",
+        None,
+        async |arena| {
+            arena.grow().await.unwrap();
+            let first = await_borne(arena, |_| true).await;
+            // The proxy hangs, and nobody else: its daemon gives the address up.
+            let hung = proxy_pid(arena, first);
+            processes::freeze(hung);
+            let second = await_borne(arena, |node| node != first).await;
+            processes::thaw(hung);
+            arena.herd.await_whole(RETURN_S).await;
+            assert_eq!(bearer(arena), Some(second), "it has no reason to come back");
+            // Everything of the node is killed and nobody is left to remove the address: the kernel does.
+            arena.herd.nodes[second].kill_whole();
+            let third = await_borne(arena, |node| node != second).await;
+            arena.herd.nodes[second].start();
+            arena.herd.await_whole(RETURN_S).await;
+            // The daemon hangs: its proxy lives on, and its address ends with what the kernel was told.
+            arena.herd.nodes[third].freeze_daemon();
+            await_borne(arena, |node| node != third).await;
+            arena.herd.nodes[third].thaw_daemon();
+            arena.herd.await_whole(RETURN_S).await;
+            bearer(arena).expect("it stands somewhere");
         },
     );
 }

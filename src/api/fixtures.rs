@@ -1,9 +1,10 @@
 //! A herd of three for the tests: node0 leads, node1 and node2 stream from it, nothing lags.
 
 use crate::cluster::{
-    Endpoint, Epoch, Event, Facts, Fitness, GuardFacts, Incarnation, LeaseFacts, Lsn, Member, MemberInfo,
-    MemberName, Moment, Origin, PostgresReport, PostgresState, Primacy, Promotion, Quorum, RaftFacts, Report,
-    Revision, Role, Seen, Settings, Standing, State, SyncMode, Tags, Tenure, Timeline, Vitals, WalSender,
+    Bearing, Endpoint, Epoch, Event, Facts, Fitness, GuardFacts, Incarnation, LeaseFacts, Lsn, Member,
+    MemberInfo, MemberName, Moment, Origin, PostgresReport, PostgresState, Primacy, Promotion, Quorum,
+    RaftFacts, Report, Revision, Role, Seen, Settings, Standing, State, SyncMode, Tags, Tenure, Timeline,
+    Vitals, WalSender,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) fn facts(node: usize) -> Facts {
             epoch: Epoch(1),
             until: NOW.plus(1_500),
         },
+        bears_until: Moment(0),
         gate_open: node == 0,
         raft: RaftFacts {
             id: 11,
@@ -229,6 +231,7 @@ fn report(node: usize) -> Report {
         again: None,
         scheduled_restart: None,
         proxy: None,
+        bearing: Bearing::No,
         sent_at: Moment(NOW.0 - 150),
         tenure: if standby {
             Tenure::None

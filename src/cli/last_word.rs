@@ -28,7 +28,9 @@ impl Word {
         let note: Note = serde_json::from_str(&self.note).map_err(|why| CliError::Target(why.to_string()))?;
         let loaded = config::load(&self.file, &std::env::vars().collect())
             .map_err(|problems| CliError::Config(problems.iter().map(ToString::to_string).collect()))?;
-        if let Some(vip) = &loaded.config.vip {
+        // Where the address stands at a proxy, the end of PostgreSQL does not move it.
+        let at_primary = |vip: &&vip::Vip| vip.role == vip::VipRole::Primary;
+        if let Some(vip) = loaded.config.vip.as_ref().filter(at_primary) {
             match block_on(async { Ok(vip::drop_now(vip).await) })? {
                 Ok(true) => eprintln!("matriarch last-word: {} is no longer here", vip.address),
                 Ok(false) => {}

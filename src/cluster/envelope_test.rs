@@ -326,6 +326,7 @@ fn report(tenure: Tenure) -> Report {
             host: "b".to_owned(),
             port: 5000,
         }),
+        bearing: Bearing::Bears,
     }
 }
 
@@ -348,6 +349,7 @@ fn answer() -> Answer {
             age_ms: 12,
         }],
         reign: Some((Epoch(4), 1_900)),
+        bears_ms: Some(2_000),
     }
 }
 

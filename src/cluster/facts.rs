@@ -80,6 +80,8 @@ pub struct Facts {
     pub lease: LeaseFacts,
     /// The lease of whoever is primary, as far as this node knows it.
     pub reign: LeaseFacts,
+    /// Until when this node may carry the proxies' address; the past if it may not.
+    pub bears_until: Moment,
     /// Clients may be sent here to write: lease, writable and nothing in the way.
     pub gate_open: bool,
     /// The Raft group.

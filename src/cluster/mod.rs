@@ -37,8 +37,8 @@ pub use order::{Done, HandoverOrder, Order};
 pub use pause::Pause;
 pub use primacy::{Origin, Primacy};
 pub use report::{
-    Answer, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise, Report, Role,
-    Seen, Sender, Standing, Synced, Tenure,
+    Answer, Bearing, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise,
+    Report, Role, Seen, Sender, Standing, Synced, Tenure,
 };
 pub use settings::{PostgresSettings, Settings, SyncMode};
 pub use state::State;

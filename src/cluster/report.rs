@@ -254,6 +254,8 @@ pub struct Report {
     pub serves: bool,
     /// Where its proxy listens for writers, as other nodes reach it.
     pub proxy: Option<Endpoint>,
+    /// Whether it carries, or could carry, the address of the proxies.
+    pub bearing: Bearing,
 }
 
 impl Report {
@@ -277,6 +279,7 @@ impl Report {
             scheduled_restart: None,
             serves: false,
             proxy: None,
+            bearing: Bearing::No,
         }
     }
 
@@ -292,6 +295,18 @@ impl Report {
     pub fn member(&self) -> &MemberName {
         &self.info.name
     }
+}
+
+/// What a node has to do with the address that stands where a proxy lives (`vip.role: proxy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bearing {
+    /// It does not carry it and cannot: no such address, or its proxy does not live.
+    #[default]
+    No,
+    /// It could.
+    Able,
+    /// It does, or may still do.
+    Bears,
 }
 
 /// A report and how old it was when the digest was made.
@@ -340,6 +355,8 @@ pub struct Answer {
     pub digest: Vec<Seen>,
     /// Nobody but the primary of this epoch writes for so many milliseconds more, counted from `sent_at`.
     pub reign: Option<(Epoch, u64)>,
+    /// The asker alone may carry the proxies' address for so many milliseconds, counted from `sent_at`.
+    pub bears_ms: Option<u64>,
 }
 
 /// What travels between daemons beside the log.

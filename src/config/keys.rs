@@ -197,7 +197,7 @@ pub(crate) const KEYS: &[Key] = &[
     // ---- vip
     used("vip.address", Text, Required("10.0.0.100/24"), "The virtual address, with the length of its network's prefix. Without this section there is none."),
     used("vip.interface", Text, Required("eth0"), "The network interface that carries it."),
-    used("vip.role", Choice(&["primary", "proxy"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced."),
+    used("vip.role", Choice(&["primary", "proxy"]), Default("primary"), "Who holds it: the primary, from the moment it serves until it is fenced; or one node whose built-in proxy lives, whoever is primary. The same on every node."),
     // ---- notify
     used("notify.haproxy.socket", List, Optional("/run/haproxy/admin.sock"), "HAProxy's runtime socket (`stats socket ... level admin`), a path or host:port, or a list of them: servers are marked up and down there as the primary changes. Without it HAProxy finds out by its checks."),
     used("notify.haproxy.backend", Text, Optional("primary"), "The backend or listen section whose servers carry the members' names. Default: primary."),

@@ -71,7 +71,7 @@ pub use log_format::{LogField, LogFormat, LogPiece};
 pub use migration::{Migration, MigrationWishes, migration};
 pub use model::{
     Authentication, Bootstrap, CommandOption, Config, Credentials, Ctl, InitdbOption, Listen, Log, Login,
-    PostgresConfig, Proxy, RaftConfig, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode,
+    PostgresConfig, Proxy, RaftConfig, RestApi, VerifyClient, Vip, VipRole, Watchdog, WatchdogMode,
 };
 pub use notify::{Haproxy, Notify, Pgbouncer, Reach};
 pub use operator::{Operator, operator};

@@ -277,6 +277,18 @@ pub struct Vip {
     pub prefix: u8,
     /// The interface that carries it.
     pub interface: String,
+    /// Who holds it.
+    pub role: VipRole,
+}
+
+/// `vip.role`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VipRole {
+    /// The primary.
+    #[default]
+    Primary,
+    /// One node whose built-in proxy lives.
+    Proxy,
 }
 
 /// `proxy:`.

@@ -2,7 +2,9 @@
 
 use super::allowed::Allowed;
 use super::keys;
-use super::model::{Bootstrap, Config, Credentials, Ctl, RestApi, VerifyClient, Vip, Watchdog, WatchdogMode};
+use super::model::{
+    Bootstrap, Config, Credentials, Ctl, RestApi, VerifyClient, Vip, VipRole, Watchdog, WatchdogMode,
+};
 use super::postgresql;
 use super::raft::{self, join_or_empty};
 use super::reader::Reader;
@@ -328,9 +330,14 @@ fn watchdog(reader: &mut Reader) -> Watchdog {
 
 fn vip(reader: &mut Reader) -> Option<Vip> {
     reader.has("vip").then_some(())?;
-    if reader.choice("vip.role") == Some("proxy") {
-        let message =
-            "the address cannot follow the proxy, which is not built yet; write primary, or remove the key";
+    let role = match reader.choice("vip.role") {
+        Some("proxy") => VipRole::Proxy,
+        _ => VipRole::Primary,
+    };
+    let proxies = || reader.root().entries().iter().any(|(key, _)| key == "proxy");
+    if role == VipRole::Proxy && !proxies() {
+        let message = "the address is to stand where a built-in proxy lives, and there is none here; write the section \
+             proxy: too (`proxy: {}` is enough), or role: primary";
         reader.problem("vip.role", message);
     }
     let written = reader.required("vip.address");
@@ -357,5 +364,6 @@ fn vip(reader: &mut Reader) -> Option<Vip> {
         address,
         prefix,
         interface,
+        role,
     })
 }

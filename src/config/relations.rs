@@ -1,6 +1,6 @@
 //! Rules between keys: timings that must fit into each other, directories, addresses, the number of voters.
 
-use super::model::{Config, RaftConfig};
+use super::model::{Config, RaftConfig, VipRole};
 use super::reader::Reader;
 use super::settings::STOP_MARGIN_MS;
 use super::units;
@@ -48,10 +48,22 @@ pub fn notes(config: &Config) -> Vec<String> {
     notes
 }
 
-/// A virtual address at which PostgreSQL does not listen.
+/// A virtual address at which nobody listens.
 fn deaf_address(config: &Config) -> Option<String> {
-    let (vip, postgresql) = (config.vip.as_ref()?, config.postgresql.as_ref()?);
+    let vip = config.vip.as_ref()?;
     let everywhere = ["*", "0.0.0.0", "::"];
+    if vip.role == VipRole::Proxy {
+        let (host, port) = units::address(&config.proxy.as_ref()?.rw, None).ok()?;
+        let heard = units::is_wildcard(&host) || host.parse() == Ok(vip.address);
+        return (!heard).then(|| {
+            format!(
+                "vip.address: nobody answers at {}: the proxy listens on {host} only; write proxy.listen: 0.0.0.0 and \
+                 proxy.rw: {port}",
+                vip.address
+            )
+        });
+    }
+    let postgresql = config.postgresql.as_ref()?;
     let heard = postgresql
         .listen
         .addresses

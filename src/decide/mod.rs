@@ -4,6 +4,7 @@
 //! node and may only be stricter; `rejoin::rejoin` says how old data comes back. Whatever they need arrives as
 //! an argument, so that a test, the daemon and a simulator call the very same code.
 
+pub mod address;
 pub mod candidate;
 pub mod duty;
 pub mod fence;

@@ -4,6 +4,7 @@ use crate::cluster::{
     Act, Epoch, Grant, MemberInfo, MemberName, Moment, Report, Revision, Seen, Settings, Standing, State,
     Tenure, Vote,
 };
+use crate::decide::address::{self, Granted};
 use crate::decide::candidate;
 use crate::decide::lease;
 use crate::decide::rules::{self, Verdict};
@@ -27,6 +28,8 @@ struct Inner {
     heard: BTreeMap<MemberName, Heard>,
     lead: Option<(Vote, Moment)>,
     last_grant: Option<(Epoch, Moment)>,
+    /// Of the proxies' address.
+    bearer: Option<Granted>,
     known: Revision,
     held: (Epoch, Moment),
     ttl: (u64, Moment),
@@ -159,6 +162,7 @@ impl Desk {
         if inner.lead.map(|(vote, _)| vote) != vote {
             inner.lead = vote.map(|vote| (vote, now));
             inner.last_grant = None;
+            inner.bearer = None;
             inner.withheld = None;
             for heard in inner.heard.values_mut() {
                 heard.followed_at = heard.followed_at.max(now);
@@ -277,6 +281,23 @@ impl Desk {
             epoch,
             ttl_ms: state.ttl_ms,
         })
+    }
+
+    /// Lets this member carry the proxies' address for so many milliseconds, if nobody else does and it is the one to do it.
+    /// To be called only after a quorum has confirmed the leadership since the report arrived.
+    pub fn grant_address(&self, asker: &MemberName, state: &State, now: Moment) -> Option<u64> {
+        let mut inner = self.lock();
+        let (_, lead_since) = inner.lead?;
+        let granted = inner.bearer.as_ref();
+        let chosen = address::bearer(&inner.heard, granted, lead_since, state.wait_ttl_ms, now)?;
+        if chosen != asker {
+            return None;
+        }
+        inner.bearer = Some(Granted {
+            to: asker.clone(),
+            at: now,
+        });
+        Some(state.ttl_ms)
     }
 
     /// The agreed primary's epoch, and for how many milliseconds from now on nobody else can be made primary without

@@ -6,7 +6,8 @@ use super::orders::Orders;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{
-    Answer, Epoch, MemberName, Moment, Order, PeerMessage, PeerReply, Report, Settings, State, Tenure,
+    Answer, Bearing, Epoch, MemberName, Moment, Order, PeerMessage, PeerReply, Report, Settings, State,
+    Tenure,
 };
 use matriarch_raft::{Group, Inbox, Peer};
 use std::future::Future;
@@ -101,6 +102,7 @@ impl Mailroom {
             Tenure::Holding { epoch } => Some(epoch),
             _ => None,
         };
+        let could_bear = report.bearing != Bearing::No;
         let (sent_at, member) = (report.sent_at, report.member().clone());
         self.note_gate(&report, &state, clock::now());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
@@ -110,13 +112,17 @@ impl Mailroom {
         if group.status().borrow().lead.is_none() {
             return PeerReply::NotLeader;
         }
-        let mut grant = None;
-        if let (Some(epoch), None) = (asks, &duplicate_of) {
+        let (mut grant, mut bears_ms) = (None, None);
+        if duplicate_of.is_none() && (asks.is_some() || could_bear) {
             if group.confirm().await.is_err() {
                 return PeerReply::NotLeader;
             }
             let state = self.state.borrow().clone();
-            grant = self.desk.grant(&member, epoch, &state, clock::now());
+            let now = clock::now();
+            grant = asks.and_then(|epoch| self.desk.grant(&member, epoch, &state, now));
+            if could_bear {
+                bears_ms = self.desk.grant_address(&member, &state, now);
+            }
         }
         let revision = self.state.borrow().revision;
         let digest = self.desk.digest(clock::now());
@@ -128,6 +134,7 @@ impl Mailroom {
             standing: self.desk.standing(),
             digest,
             reign: self.desk.reign(&self.state.borrow(), clock::now()),
+            bears_ms,
         })
     }
 }

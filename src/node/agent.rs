@@ -1,5 +1,6 @@
 //! The node loop itself: takes in what happened, judges the duty, starts at most one job towards it, publishes.
 
+use super::bearer::Bearer;
 use super::callbacks::Callbacks;
 use super::data::Holdings;
 use super::fitness::Fitness;
@@ -23,6 +24,7 @@ use crate::config::{Config, Renewal};
 use crate::decide::duty::{self, Duty, Local, Process};
 use crate::decide::spared::Spared;
 use crate::guard::{GuardState, Signal};
+use crate::vip::Hold;
 use matriarch_raft::Group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,6 +86,12 @@ pub struct AgentParts {
     pub orders: mpsc::Receiver<Asked>,
     /// What the proxy has seen, where there is one.
     pub proxy: watch::Receiver<Option<ProxyFacts>>,
+    /// Whether the proxy lives and listens.
+    pub proxy_lives: watch::Receiver<bool>,
+    /// Whether the virtual address is here.
+    pub hold: watch::Receiver<Hold>,
+    /// The permission to carry the proxies' address.
+    pub bearer: Arc<Bearer>,
     /// Where the doors read.
     pub facts: watch::Sender<Option<Arc<Facts>>>,
 }

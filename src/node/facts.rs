@@ -2,10 +2,10 @@
 
 use super::agent::Agent;
 use crate::cluster::{
-    Facts, GuardFacts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, RaftFacts, Report,
-    Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
+    Bearing, Facts, GuardFacts, LeaseFacts, MemberInfo, MemberName, Moment, Offer, PostgresReport, RaftFacts,
+    Report, Role, Seen, Sender, State, Tenure, Vitals, WalSender, WatchdogFacts, command,
 };
-use crate::config::{self, Config};
+use crate::config::{self, Config, VipRole};
 use crate::decide::duty::{Data, Duty, Process};
 use crate::guard::WatchdogState;
 use crate::node::job::Purpose;
@@ -81,7 +81,18 @@ impl Agent {
             offer: self.offer(state, now),
             serves: self.gate(state, now),
             proxy: config.proxy_address(),
+            bearing: self.bearing(now),
         }
+    }
+
+    /// Only where the address is to stand where a proxy lives.
+    fn bearing(&self, now: Moment) -> Bearing {
+        let vip = self.parts.config.vip.as_ref();
+        if vip.is_none_or(|vip| vip.role != VipRole::Proxy) {
+            return Bearing::No;
+        }
+        let (lives, hold) = (*self.parts.proxy_lives.borrow(), *self.parts.hold.borrow());
+        self.parts.bearer.look(lives, hold, now)
     }
 
     fn why_unpromotable(&self, now: Moment) -> Option<String> {
@@ -264,6 +275,7 @@ impl Agent {
             report,
             lease: LeaseFacts { epoch, until },
             reign: reign(state, LeaseFacts { epoch, until }, word.reign),
+            bears_until: self.parts.bearer.until(),
             raft: self.raft_facts(state),
             walsenders: probe
                 .as_ref()

@@ -16,6 +16,7 @@
 //! same epoch.
 
 mod agent;
+pub mod bearer;
 mod callbacks;
 pub mod charge;
 mod data;

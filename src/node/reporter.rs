@@ -1,5 +1,6 @@
 //! Sends this node's report to every voter, at every interval and at once when something changed, and takes in the answers.
 
+use super::bearer::Bearer;
 use super::tenancy::Tenancy;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
@@ -55,6 +56,8 @@ pub struct Reporter {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Where grants go.
     pub tenancy: Arc<Tenancy>,
+    /// The permission to carry the proxies' address.
+    pub bearer: Arc<Bearer>,
     /// Where the rest of the answers goes.
     pub word: Arc<watch::Sender<Word>>,
 }
@@ -128,9 +131,13 @@ impl Reporter {
             standing,
             digest,
             reign,
+            bears_ms,
         } = answer;
         if let Some(grant) = grant {
             self.tenancy.accept(grant, sent_at);
+        }
+        if let Some(bears_ms) = bears_ms {
+            self.bearer.accept(bears_ms, sent_at);
         }
         let reign = reign.map(|(epoch, left_ms)| LeaseFacts {
             epoch,

@@ -7,7 +7,7 @@ use super::proof;
 use super::terms::{self, Event, Order, PROTOCOL};
 use super::users::Users;
 use crate::clock;
-use crate::cluster::{Moment, ProxyFacts};
+use crate::cluster::Moment;
 use crate::guard::door::{Door, is_ours};
 use std::io;
 use std::sync::Arc;
@@ -31,7 +31,6 @@ pub(crate) struct Counter {
     doors: Doors,
     users: Users,
     line: Option<Line>,
-    told: ProxyFacts,
     /// What was said of the ports last; each news is said once.
     said: Result<(), String>,
     /// When the last sessions are ended, once it is to stop.
@@ -52,7 +51,6 @@ impl Counter {
             doors: Doors::default(),
             users: Users::default(),
             line: None,
-            told: ProxyFacts::default(),
             said: Err(String::new()),
             stop_at: None,
         }
@@ -101,7 +99,7 @@ impl Counter {
             writer,
             text: Vec::new(),
         });
-        (self.told, self.said) = (ProxyFacts::default(), Err(String::new()));
+        self.said = Err(String::new());
         self.say(&Event::Greeting {
             protocol: PROTOCOL,
             pid: nix::unistd::getpid().as_raw(),
@@ -148,12 +146,10 @@ impl Counter {
         }
     }
 
+    /// Also where nothing has changed: a proxy that says nothing counts as hung.
     async fn tell(&mut self) {
         let tally = self.house.tally();
-        if tally != self.told {
-            self.told = tally;
-            self.say(&Event::Tally(tally)).await;
-        }
+        self.say(&Event::Tally(tally)).await;
     }
 
     async fn say(&mut self, event: &Event) {

@@ -2,7 +2,8 @@
 
 use super::draw;
 use super::terms::{self, Event, NAMES, Order, PROTOCOL, Routes, Terms};
-use crate::cluster::{Facts, ProxyFacts};
+use crate::clock;
+use crate::cluster::{Facts, Moment, ProxyFacts};
 use crate::config::Config;
 use crate::guard::link;
 use crate::lead::Gate;
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 const RETRY: Duration = Duration::from_millis(500);
 /// A proxy that does not take a line within this time is as good as gone.
 const SEND: Duration = Duration::from_secs(2);
+/// It says its counters twice a second; one that has said nothing for so long hangs.
+const SILENT_MS: u64 = 2_500;
 /// What sessions get to finish when the daemon ends. Its own PostgreSQL has been stopped by then.
 const DRAIN_MS: u64 = 2_000;
 /// A proxy that was told to stop has ended by then.
@@ -38,13 +41,17 @@ pub struct Keeper {
     pub gate: watch::Receiver<Option<Gate>>,
     /// Where the proxy's counters go.
     pub tally: watch::Sender<Option<ProxyFacts>>,
+    /// Whether the proxy lives and listens.
+    pub lives: watch::Sender<bool>,
     /// The daemon ends, and the proxy with it.
     pub stop: watch::Receiver<bool>,
 }
 
-/// What the proxy was told last.
+/// What the proxy was told last, and what it said.
 #[derive(Default)]
 struct Told {
+    heard_at: Moment,
+    listens: bool,
     terms: Option<Terms>,
     routes: Option<Routes>,
     lease: Option<terms::Lease>,
@@ -69,6 +76,7 @@ impl Keeper {
                 Err(why) => Err(why),
             };
             self.tally.send_replace(None);
+            self.lives.send_replace(false);
             if *self.stop.borrow() {
                 return;
             }
@@ -146,19 +154,34 @@ impl Keeper {
                 gate,
                 config,
                 stop,
+                lives,
+                tally: tally_to,
                 ..
             } = self;
+            let silence = SILENT_MS.saturating_sub(clock::now().since(told.heard_at));
+            let silence = Duration::from_millis(silence);
             tokio::select! {
                 Ok(()) = facts.changed() => {}
                 Ok(()) = gate.changed() => {}
                 Ok(()) = config.changed() => {}
                 Ok(()) = stop.changed() => {}
-                event = line.hear(&mut text) => match event.map_err(broken)? {
-                    Event::Tally(tally) => drop(self.tally.send_replace(Some(tally))),
-                    Event::Note(note) => tracing::warn!("{note}"),
-                    Event::Listening => tracing::info!("the proxy listens"),
-                    Event::Greeting { .. } => {}
-                },
+                () = tokio::time::sleep(silence), if *lives.borrow() => {
+                    tracing::warn!("the proxy says nothing any more");
+                    lives.send_replace(false);
+                }
+                event = line.hear(&mut text) => {
+                    told.heard_at = clock::now();
+                    match event.map_err(broken)? {
+                        Event::Tally(tally) => drop(tally_to.send_replace(Some(tally))),
+                        Event::Note(note) => tracing::warn!("{note}"),
+                        Event::Listening => {
+                            told.listens = true;
+                            tracing::info!("the proxy listens");
+                        }
+                        Event::Greeting { .. } => {}
+                    }
+                    lives.send_if_modified(|lives| std::mem::replace(lives, told.listens) != told.listens);
+                }
             }
         }
     }

@@ -4,7 +4,9 @@ use super::Vip;
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
 use rtnetlink::packet_route::link::LinkAttribute;
 use std::net::IpAddr;
 use tokio::task::JoinHandle;
@@ -86,9 +88,16 @@ impl Link {
         }
     }
 
-    /// Adds the address if it is not there. Returns whether it was not.
-    pub async fn add(&self, vip: &Vip) -> Result<bool, LinkError> {
-        if !self.found(vip).await?.is_empty() {
+    /// Whether the address is there.
+    pub async fn has(&self, vip: &Vip) -> Result<bool, LinkError> {
+        Ok(!self.found(vip).await?.is_empty())
+    }
+
+    /// Adds the address if it is not there. Returns whether it was not. The kernel removes it by itself after `valid_ms`, which
+    /// it counts in whole seconds, one at least; `u64::MAX` is for ever. Where it is there, its time begins anew.
+    pub async fn add(&self, vip: &Vip, valid_ms: u64) -> Result<bool, LinkError> {
+        let is_there = self.has(vip).await?;
+        if is_there && valid_ms == u64::MAX {
             return Ok(false);
         }
         let mut request = self.handle.address().add(self.index, vip.address, vip.prefix);
@@ -100,11 +109,19 @@ impl Link {
                 .attributes
                 .push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
+        if valid_ms != u64::MAX {
+            let seconds = u32::try_from((valid_ms / 1_000).max(1)).unwrap_or(u32::MAX);
+            let mut validity = CacheInfo::default();
+            (validity.ifa_valid, validity.ifa_preferred) = (seconds, seconds);
+            let attributes = &mut request.message_mut().attributes;
+            attributes.push(AddressAttribute::CacheInfo(validity));
+            request = request.replace();
+        }
         request
             .execute()
             .await
             .map_err(self.refused("adding the address"))?;
-        Ok(true)
+        Ok(!is_there)
     }
 
     /// Removes the address if it is there, with whatever prefix. Returns whether it was.

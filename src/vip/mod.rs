@@ -17,6 +17,12 @@
 //! In a synchronous mode the next primary waits for no lease. A primary that is cut off from the others, but not from
 //! its clients, then keeps the address until its lease ends, and clients near it are served stale reads until then.
 //!
+//! **Where a proxy lives** (`role: proxy`). Then any node may hold it whose built-in proxy lives, and which one is the Raft
+//! leader's choice: it lets one node carry it for a ttl, and moves it when that node gives it up, which it does when its
+//! proxy has gone, or when the ttl has passed without a word (`decide::address`). A daemon that hangs or is killed cannot
+//! remove it here either, and its PostgreSQL need not end with it: so the kernel is told how long the address is valid, and
+//! removes it by itself. Two proxies would lead to the same primary all the same; two holders only confuse neighbours.
+//!
 //! Rights: CAP_NET_ADMIN is enough. With CAP_NET_RAW the new place is announced by a gratuitous ARP packet (RFC 5227
 //! section 3) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6); without it the kernel is made to ask
 //! for a neighbour on our behalf, from the address, which tells everybody as well (RFC 826, "Packet Reception"). IPv6 has
@@ -32,24 +38,55 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub use crate::config::Vip;
+pub use crate::config::{Vip, VipRole};
 pub use link::{Link, LinkError};
 
 /// How often the kernel's list is compared with what is owed although nothing was heard.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A look at the kernel's list costs a system call or two, so with nothing new it is done this often.
 const LIST_EVERY_MS: u64 = 1_000;
+/// What the kernel is told of the validity of a proxies' address, it is told so often.
+const RENEW_EVERY_MS: u64 = 300;
 /// The new place is announced again so long after the first time: a switch that learns late, a packet that is lost.
 const ANNOUNCE_AT_MS: [u64; 4] = [0, 100, 1_000, 5_000];
 
-/// Whether this node is to hold the address: it serves, and fencing is not about to begin.
+/// How it stands with the address on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Not looked yet.
+    #[default]
+    Unknown,
+    /// The kernel has it.
+    Here,
+    /// It has not.
+    Elsewhere,
+    /// It cannot be asked, or refuses.
+    Trouble,
+}
+
+/// Whether this node is to hold the address of the primary: it serves, and fencing is not about to begin.
 pub fn is_owed(facts: &Facts, now: Moment) -> bool {
     facts.gate_open && facts.has_lease(now.plus(STOP_MARGIN_MS))
 }
 
-/// A daemon that has just started does not know yet: the primary that the last one left may go on under it.
-fn is_undecided(facts: Option<&Facts>, started_at: Moment, now: Moment) -> bool {
+/// For how many milliseconds this node may hold it, if at all: `u64::MAX` where only fencing ends that.
+fn owed_ms(role: VipRole, facts: &Facts, now: Moment) -> Option<u64> {
+    match role {
+        VipRole::Primary => is_owed(facts, now).then_some(u64::MAX),
+        VipRole::Proxy => {
+            let left = facts.bears_until.since(now);
+            // Once more it could not be looked at in time.
+            (left > 2 * RENEW_EVERY_MS).then_some(left)
+        }
+    }
+}
+
+/// A daemon that has just started does not know yet: what the last one left may go on under it.
+fn is_undecided(role: VipRole, facts: Option<&Facts>, started_at: Moment, now: Moment) -> bool {
     let Some(facts) = facts else { return true };
+    if role == VipRole::Proxy {
+        return now.since(started_at) < facts.settings.ttl_ms;
+    }
     let primary =
         facts.report.postgres.as_ref().is_some_and(|postgres| {
             postgres.role == Role::Primary && postgres.state == PostgresState::Running
@@ -63,19 +100,28 @@ pub async fn keep(
     vip: Vip,
     mut facts: watch::Receiver<Option<Arc<Facts>>>,
     mut stopped: watch::Receiver<bool>,
+    hold: watch::Sender<Hold>,
 ) {
+    let role = vip.role;
     let mut holder = Holder::new(vip);
+    hold.send_replace(holder.look().await);
     let started_at = clock::now();
     loop {
         let now = clock::now();
         let known = facts.borrow_and_update().clone();
-        let owed = known.as_deref().is_some_and(|facts| is_owed(facts, now));
         let stop = *stopped.borrow_and_update();
-        let first = holder.held.is_none() && !owed;
-        if stop && known.is_none() || first && !stop && is_undecided(known.as_deref(), started_at, now) {
+        let mut owed = known.as_deref().and_then(|facts| owed_ms(role, facts, now));
+        if stop && role == VipRole::Proxy {
+            // A node without its daemon asks for no more time, so another one gets it soon.
+            owed = None;
+        }
+        let first = holder.held.is_none() && owed.is_none();
+        if stop && known.is_none() || first && !stop && is_undecided(role, known.as_deref(), started_at, now)
+        {
             // Neither taken nor removed.
         } else {
             holder.bring_about(owed, now).await;
+            hold.send_if_modified(|known| std::mem::replace(known, holder.hold()) != holder.hold());
         }
         if stop {
             return;
@@ -122,9 +168,32 @@ impl Holder {
         }
     }
 
-    async fn bring_about(&mut self, owed: bool, now: Moment) {
-        if self.held != Some(owed) || now.since(self.listed_at) >= LIST_EVERY_MS {
-            match self.settle(owed, now).await {
+    /// What is here before anything was done.
+    async fn look(&self) -> Hold {
+        let listed = async { Link::open(&self.vip.interface).await?.has(&self.vip).await };
+        match listed.await {
+            Ok(true) => Hold::Here,
+            Ok(false) => Hold::Elsewhere,
+            Err(_) => Hold::Trouble,
+        }
+    }
+
+    fn hold(&self) -> Hold {
+        match self.held {
+            Some(true) => Hold::Here,
+            Some(false) => Hold::Elsewhere,
+            None => Hold::Trouble,
+        }
+    }
+
+    /// `owed_ms`: for how long it is owed, if it is.
+    async fn bring_about(&mut self, owed_ms: Option<u64>, now: Moment) {
+        let every_ms = match owed_ms {
+            Some(u64::MAX) | None => LIST_EVERY_MS,
+            Some(_) => RENEW_EVERY_MS,
+        };
+        if self.held != Some(owed_ms.is_some()) || now.since(self.listed_at) >= every_ms {
+            match self.settle(owed_ms, now).await {
                 Ok(()) => self.trouble.clear(),
                 Err(error) => self.complain(error.to_string()),
             }
@@ -134,17 +203,17 @@ impl Holder {
         }
     }
 
-    async fn settle(&mut self, owed: bool, now: Moment) -> Result<(), LinkError> {
+    async fn settle(&mut self, owed_ms: Option<u64>, now: Moment) -> Result<(), LinkError> {
+        let owed = owed_ms.is_some();
         let fresh = match self.link.take() {
             Some(link) => link,
             None => Link::open(&self.vip.interface).await?,
         };
         let link = self.link.insert(fresh);
         let vip = &self.vip;
-        let changed = if owed {
-            link.add(vip).await
-        } else {
-            link.remove(vip).await
+        let changed = match owed_ms {
+            Some(owed_ms) => link.add(vip, owed_ms).await,
+            None => link.remove(vip).await,
         };
         let changed = match changed {
             Ok(changed) => changed,

@@ -165,6 +165,7 @@ impl World {
             standing: Standing::default(),
             digest: daemon.desk.digest(now),
             reign: daemon.desk.reign(&node.state, now),
+            bears_ms: None,
         };
         self.send(n, to, Message::Reply(Some(Box::new(answer)), serial));
     }
