@@ -140,3 +140,23 @@ fn pause_ended_by_time() {
 fn tail_followed_instead_of_rewound() {
     breaks(Bend::RewindSkipped, &["P3", "P5"]);
 }
+
+#[test]
+fn failover_that_loses_what_nobody_gave_up() {
+    breaks(Bend::LossUnasked, &["P2"]);
+}
+
+#[test]
+fn scheduled_switchover_before_its_time() {
+    breaks(Bend::TimeIgnored, &["P5"]);
+}
+
+#[test]
+fn tag_nofailover_unheard() {
+    breaks(Bend::TagUnheard, &["P3"]);
+}
+
+#[test]
+fn taken_out_and_still_running() {
+    breaks(Bend::LeaverStays, &["P3"]);
+}

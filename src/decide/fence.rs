@@ -144,7 +144,10 @@ fn is_standby(heard: &Heard) -> bool {
 fn could_lead(view: &View<'_>, member: &Member) -> bool {
     let tags = &member.info.tags;
     let name = &member.info.name;
-    let may = !member.is_witness() && !tags.nofailover && tags.failover_priority > 0;
+    let may = !member.is_witness()
+        && !view.state.is_removed(name)
+        && !tags.nofailover
+        && tags.failover_priority > 0;
     may && matters(view, name, member.info.incarnation)
         && view
             .fresh(name)

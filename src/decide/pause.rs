@@ -27,6 +27,17 @@ pub(super) fn resumed(view: &View<'_>) -> Option<Verdict> {
     propose(Act::Resumed { since }, why)
 }
 
+/// A primary without a deadline serves on whether it hears the leader or not; one that does not would never learn what
+/// is agreed, of the synchronous set least of all.
+pub(super) fn resuming(view: &View<'_>) -> Option<Verdict> {
+    let ending = matches!(view.state.pause, Pause::Ending { .. });
+    let heard = view.holding().filter(|_| ending && fence::gone(view).is_none())?;
+    stand(format!(
+        "{} has not said since the pause that its deadline stands again",
+        heard.report.member()
+    ))
+}
+
 /// Hands off.
 pub(super) fn paused(view: &View<'_>) -> Option<Verdict> {
     let ordered = view

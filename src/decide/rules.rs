@@ -156,6 +156,11 @@ pub const RULES: &[Rule] = &[
         judge: handover::due,
     },
     Rule {
+        name: "resuming",
+        says: "The pause is over, and the primary has not said yet that its deadline stands again: wait, and if it lasts let another node lead, whom it may hear.",
+        judge: pause::resuming,
+    },
+    Rule {
         name: "healthy",
         says: "The primary renews its lease: nothing moves.",
         judge: healthy,
@@ -169,6 +174,11 @@ pub const RULES: &[Rule] = &[
         name: "unprovable",
         says: "Commits wait for standbys, and too few copies are heard to know what was acknowledged: promote nobody.",
         judge: fence::unprovable,
+    },
+    Rule {
+        name: "deadline-unknown",
+        says: "The primary is not heard, and since the pause no deadline of it is known to stand: wait, and if it lasts let another node lead, who may hear it.",
+        judge: deadline_unknown,
     },
     Rule {
         name: "lease-running",
@@ -411,15 +421,26 @@ fn healthy(view: &View<'_>) -> Option<Verdict> {
     stand(format!("{} renews its lease", heard.report.member()))
 }
 
+/// No time ends this: a leader whom the primary's word does not reach would wait for ever while another voter has it.
+/// Whoever waits for a lease nevertheless (`View::bounded_at`) comes first: a change of the lead begins that wait anew.
+fn deadline_unknown(view: &View<'_>) -> Option<Verdict> {
+    let (name, _) = view.state.primacy.held()?;
+    let no_time_ends_it = view.ended().is_none() && view.state.pause.is_unbounded();
+    (no_time_ends_it && view.now >= view.bounded_at()).then_some(())?;
+    stand(no_deadline(name))
+}
+
+fn no_deadline(name: &MemberName) -> String {
+    format!("{name} is silent, and since the pause no deadline of it is known to stand: it is awaited")
+}
+
 fn lease_running(view: &View<'_>) -> Option<Verdict> {
     let (name, epoch) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
     let over = view.move_at();
     (view.now < over).then_some(())?;
     if view.state.pause.is_unbounded() {
-        return stand(format!(
-            "{name} is silent, and since the pause no deadline of it is known to stand: it is awaited"
-        ));
+        return stand(no_deadline(name));
     }
     let left = over.since(view.now);
     stand(format!(

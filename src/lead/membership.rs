@@ -123,15 +123,9 @@ fn last_copy(state: &State, leaving: &Member) -> bool {
     able(leaving) && !others.any(able)
 }
 
-/// Whether a member may be let in again.
+/// Whether a member may be let in again, or stay: while it is being taken out it may be the only one that has everything.
 pub(super) fn add(state: &State, member: &str) -> Judged {
     let name = MemberName::from(member);
-    if state.is_removed(&name) && state.member(&name).is_some() {
-        let why = format!(
-            "{name} is still being taken out; ask again when `matriarch member list` shows it no more"
-        );
-        return Judged::Answer(Done::text(409, why));
-    }
     if !state.is_removed(&name) {
         let text = match state.member(&name) {
             Some(_) => format!("{name} is a member"),
@@ -142,7 +136,10 @@ pub(super) fn add(state: &State, member: &str) -> Judged {
         return Judged::Answer(Done::text(200, text));
     }
     let reason = format!("{name} is let in by an operator");
-    let text = format!("{name} may join again; start it, if it does not run");
+    let text = match state.member(&name) {
+        Some(_) => format!("{name} was still being taken out, and stays a member"),
+        None => format!("{name} may join again; start it, if it does not run"),
+    };
     let act = Act::Readmit { member: name };
     Judged::Propose(Box::new(act), "member-add", reason, Done::text(200, text))
 }
@@ -275,6 +272,20 @@ mod tests {
         assert_eq!(refusal(&state, "c", 9, |_| false), None, "it was let in since");
         assert!(answer(add(&state, "c")).2);
         assert_eq!(answer(add(&state, "d")).0, 200);
+    }
+
+    #[test]
+    fn whoever_is_still_being_taken_out_may_stay() {
+        let mut state = state();
+        state.removed.insert("c".into(), 3);
+        state.retired.insert(3);
+        let (status, text, proposed) = answer(add(&state, "c"));
+        assert!(
+            status == 200 && proposed && text.ends_with("stays a member"),
+            "{text}"
+        );
+        state.removed.clear();
+        assert_eq!(refusal(&state, "c", 3, |_| true), None, "its id is a member's");
     }
 
     #[test]

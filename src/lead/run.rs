@@ -37,6 +37,7 @@ pub async fn run(
     let mut handed_over = Moment(0);
     let mut poked = Moment(0);
     let mut stuck_since: Option<Moment> = None;
+    let mut turn = 0_usize;
     loop {
         // Timing out is the normal case: the tick.
         let tick = if status.borrow().lead.is_some() {
@@ -85,7 +86,8 @@ pub async fn run(
                     stuck_since = None;
                 } else if at.since(*stuck_since.get_or_insert(at)) > HAND_OVER_EVERY_MS {
                     stuck_since = None;
-                    let_another_try(&group, at).await;
+                    let_another_try(&group, turn).await;
+                    turn = turn.wrapping_add(1);
                 }
                 if judgement.rule == "healthy" && at.since(handed_over) > HAND_OVER_EVERY_MS {
                     handed_over = step_aside(&me, &group, &now, at, handed_over).await;
@@ -180,10 +182,14 @@ fn poke(group: &Group) {
 /// Whether the leader waits for words that it may never hear while another voter does: a permanent cut between two of
 /// three nodes must not keep the third from being asked.
 pub fn is_stuck(rule: &str) -> bool {
-    matches!(rule, "unprovable" | "proof-wanting" | "nobody" | "rising")
+    matches!(
+        rule,
+        "unprovable" | "proof-wanting" | "nobody" | "rising" | "resuming" | "deadline-unknown"
+    )
 }
 
-async fn let_another_try(group: &Group, now: Moment) {
+/// `turn` counts the tries: in this order everybody has one soon, also where one of them never hears of it.
+async fn let_another_try(group: &Group, turn: usize) {
     let status = group.status().borrow().clone();
     let level: Vec<u64> = status
         .peers_level
@@ -191,11 +197,8 @@ async fn let_another_try(group: &Group, now: Moment) {
         .filter(|(id, level)| *level && *id != status.id)
         .map(|(id, _)| *id)
         .collect();
-    let turn = usize::try_from(now.0)
-        .unwrap_or(0)
-        .checked_rem(level.len())
-        .unwrap_or(0);
-    let Some(to) = level.get(turn) else { return };
+    let place = turn.checked_rem(level.len()).unwrap_or(0);
+    let Some(to) = level.get(place) else { return };
     if group.hand_over(*to).await.is_ok() {
         tracing::info!(
             to,

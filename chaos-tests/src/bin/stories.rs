@@ -5,7 +5,7 @@
 )]
 
 use clap::Parser;
-use matriarch_chaos::stories::{self, Bend};
+use matriarch_chaos::stories::{self, Bend, Plot, Story};
 use std::time::Instant;
 
 /// Runs the real judgement over simulated worlds.
@@ -23,6 +23,9 @@ struct Arguments {
     /// Leave this protection out (`no` is none, `all` tries each).
     #[arg(long, default_value = "no")]
     bend: String,
+    /// Only this plot (`mix`, `ordersmix`, `scheduledcalm`, ...), whatever the seed would choose.
+    #[arg(long)]
+    plot: Option<String>,
 }
 
 fn main() {
@@ -47,11 +50,24 @@ fn main() {
             std::process::exit(2);
         }
     };
+    let plot = arguments.plot.as_deref().map(|name| {
+        Plot::named(name).filter(|_| bend == Bend::No).unwrap_or_else(|| {
+            eprintln!(
+                "--plot {name}: no such plot, or together with --bend; there are {}",
+                Plot::names()
+            );
+            std::process::exit(2);
+        })
+    });
+    let story = |seed, trace| match plot {
+        Some(plot) => stories::run_plot(seed, plot, trace),
+        None => stories::run(seed, bend, trace),
+    };
     if let Some(seed) = arguments.seed {
-        println!("{:#?}", stories::run(seed, bend, true));
+        println!("{:#?}", story(seed, true));
         return;
     }
-    if !runs(bend, arguments.first, arguments.runs) {
+    if !runs(|seed| story(seed, false), arguments.first, arguments.runs) {
         std::process::exit(1);
     }
 }
@@ -67,11 +83,11 @@ fn tried(bend: Bend, first: u64, runs: u64) {
     }
 }
 
-fn runs(bend: Bend, first: u64, runs: u64) -> bool {
+fn runs(tell: impl Fn(u64) -> Story, first: u64, runs: u64) -> bool {
     let begun = Instant::now();
     let (mut simulated, mut acknowledged, mut events, mut gates, mut broken) = (0, 0, 0, 0, 0);
     for seed in first..first + runs {
-        let story = stories::run(seed, bend, false);
+        let story = tell(seed);
         simulated += story.simulated_us;
         acknowledged += story.acknowledged;
         events += story.events;

@@ -1,13 +1,13 @@
 //! One pass of the node loop, after `src/node/agent.rs`, `standby.rs` and `facts.rs`: take in, judge, step, publish.
 
 use super::bend::Bend;
-use super::node::{Daemon, Node, Probe, Purpose};
+use super::node::{Daemon, JOINED, Node, Probe, Purpose};
 use super::postgres::Proc;
 use super::world::{Event, World};
 use matriarch::cluster::{
     Epoch, Fitness, Moment, PostgresReport, PostgresState, Report, Role, Sender, State, Tenure, WalEnd,
 };
-use matriarch::decide::duty::{Data, Duty, Local, Process, duty};
+use matriarch::decide::duty::{Data, Duty, Local, Process, duty, out_of_place};
 use matriarch::decide::{lease, view};
 use std::rc::Rc;
 
@@ -62,11 +62,25 @@ impl World {
             self.publish(n, &state, &Duty::Rest(String::new()), now);
             return;
         }
+        self.join_anew(n, &state);
         self.take_in(n, &state, now);
         self.bind(n, &state, now);
         let owed = self.judge(n, &state, now);
+        self.tell_duty(n, &owed);
         self.step(n, &state, owed.clone(), now);
         self.publish(n, &state, &owed, now);
+    }
+
+    fn tell_duty(&mut self, n: usize, owed: &Duty) {
+        let trace = self.trace;
+        let Some(daemon) = self
+            .daemon(n)
+            .filter(|daemon| trace && daemon.owed.as_ref() != Some(owed))
+        else {
+            return;
+        };
+        daemon.owed = Some(owed.clone());
+        self.say(|| format!("{n}: owes {owed:?}"));
     }
 
     fn take_in(&mut self, n: usize, state: &Rc<State>, now: Moment) {
@@ -153,7 +167,10 @@ impl World {
             leaving: false,
             hands_off: state.pause.is_on() && !daemon.finishing && self.bend != Bend::HandsOn,
         };
-        duty(state, &local, now)
+        let gone = state.is_removed(&node.name) && state.member(&node.name).is_none();
+        let told =
+            out_of_place(&local, "it was taken out").filter(|_| gone && self.bend != Bend::LeaverStays);
+        told.unwrap_or_else(|| duty(state, &local, now))
     }
 
     /// The highest epoch used here, as far as anybody asks.
@@ -360,7 +377,7 @@ pub fn primary_endpoint(daemon: &Daemon, state: &State, checkpointed: bool, now:
 pub fn place(state: &State, name: &matriarch::cluster::MemberName) -> usize {
     state
         .member(name)
-        .map_or(0, |member| member.info.raft_id as usize - 1)
+        .map_or(0, |member| ((member.info.raft_id - 1) % JOINED) as usize)
 }
 
 fn note_standby(daemon: &mut Daemon, pg: &super::postgres::Pg, state: &State, well: bool, now: Moment) {

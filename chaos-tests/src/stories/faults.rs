@@ -43,6 +43,18 @@ pub enum Fault {
     Failover(Who),
     /// An operator who knows that the primary's machine is off accepts what that costs.
     AcceptLoss(Who),
+    /// The same with the operator's word that acknowledged rows may be lost.
+    FailoverLossy(Who),
+    /// What is scheduled is deleted.
+    Unscheduled,
+    /// Its file says from now on whether it may never be promoted.
+    Tag(Who, bool),
+    /// An operator takes a member out, and lets it in again after so long.
+    TakeOut(Who, u64),
+    LetIn(usize),
+    /// Nothing has disturbed the leaving or the coming back of a member: it has come about.
+    Left,
+    Joined,
     /// An operator pauses the cluster for so long.
     Pause(u64),
     Resume,
@@ -76,7 +88,7 @@ impl World {
     }
 
     pub fn fault(&mut self, fault: Fault) {
-        if self.healed && !matches!(fault, Fault::Resume) {
+        if self.healed && !matches!(fault, Fault::Resume | Fault::LetIn(_)) {
             return;
         }
         self.say(|| format!("FAULT {fault:?}"));
@@ -175,6 +187,20 @@ impl World {
             Fault::Schedule(to, in_ms) => self.switchover(to, Some(in_ms)),
             Fault::Failover(to) => self.failover(to, false),
             Fault::AcceptLoss(to) => self.accept_loss(to),
+            Fault::FailoverLossy(to) => self.failover(to, true),
+            Fault::Unscheduled => self.unschedule(),
+            Fault::Tag(who, tagged) => {
+                let n = self.who(who);
+                self.tag(n, tagged);
+            }
+            Fault::TakeOut(who, ms) => {
+                let n = self.who(who);
+                self.take_out(n);
+                self.soon(ms, ms + 1, Event::Fault(Fault::LetIn(n)));
+            }
+            Fault::LetIn(n) => self.let_in(n),
+            Fault::Left => self.check_left(),
+            Fault::Joined => self.check_joined(),
             Fault::Pause(ms) => {
                 self.pause();
                 self.soon(ms, ms + 1, Event::Fault(Fault::Resume));
@@ -231,6 +257,8 @@ impl World {
             }
             self.boot_node(n);
             self.boot_daemon(n);
+            self.tag(n, false);
+            self.let_in(n);
         }
         self.note_reach();
         self.resume();

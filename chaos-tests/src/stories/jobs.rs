@@ -67,6 +67,8 @@ impl World {
             let pg = &mut self.nodes[n].pg;
             pg.names = names;
             pg.epoch = Some(epoch);
+            // From the request on it asks nobody for more.
+            pg.upstream = None;
             let pm = pg.pm;
             let (low, high) = if slow { (800, 4_000) } else { (20, 200) };
             self.soon(low, high, Event::Promoted(n, pm, target.0));

@@ -1,15 +1,14 @@
 //! Reports, their answers and the leader's loop, after `src/lead/` and `src/node/reporter.rs`; the desk is the real one.
 
 use super::agent::place;
-use super::bend::Bend;
+use super::bend::{Bend, promote_anyway};
 use super::node::{Asking, Proposing, Word};
 use super::postgres::Names;
 use super::raft::Entry;
 use super::world::{Event, Message, World};
 use matriarch::cluster::apply::apply;
 use matriarch::cluster::{
-    Act, Answer, Command, Epoch, Grant, Moment, Outcome, Pause, Quorum, Report, Standing, State, Tenure,
-    Timeline, Vote,
+    Act, Answer, Command, Epoch, Grant, Moment, Outcome, Pause, Report, Standing, State, Tenure, Vote,
 };
 use matriarch::decide::lease;
 use matriarch::decide::rules::Verdict;
@@ -74,6 +73,10 @@ impl World {
         let now = self.moment(n);
         let unconfirmed = self.bend == Bend::AnswerUnconfirmed;
         let leads = self.nodes[n].raft.lead(self.now, !unconfirmed).is_some();
+        if self.nodes[n].has_no_place_for(&report) {
+            self.send(n, from, Message::Reply(None, serial));
+            return;
+        }
         let node = &mut self.nodes[n];
         let Some(daemon) = &mut node.daemon else { return };
         let (sent_at, run) = (report.sent_at, daemon.run);
@@ -281,12 +284,17 @@ impl World {
         if self.bend == Bend::PauseTimed {
             Rc::make_mut(&mut state).pause = Pause::Off;
         }
+        if let (Bend::LossUnasked, Some(_)) = (self.bend, &state.handover) {
+            let asked = Rc::make_mut(&mut state).handover.as_mut();
+            asked.into_iter().for_each(|asked| asked.accept_loss = true);
+        }
+        let ahead_ms = if self.bend == Bend::TimeIgnored { 9_000 } else { 0 };
         let agreed = Agreed {
             state: &state,
             settings: &settings,
             voters,
         };
-        let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000) else {
+        let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000 + ahead_ms) else {
             return;
         };
         if self.bend == Bend::CandidateUnchecked {
@@ -308,7 +316,8 @@ impl World {
     fn carry(&mut self, n: usize, state: &Rc<State>, judgement: Judgement, now: Moment) {
         let (act, reason) = match judgement.verdict {
             Verdict::Propose(act, reason) => (act, reason),
-            Verdict::Stand(_) => {
+            Verdict::Stand(reason) => {
+                self.tell_standing(n, judgement.rule, &reason);
                 self.let_another_try(n, judgement.rule, now);
                 if judgement.rule == "healthy" {
                     self.step_aside(n, state, now);
@@ -343,48 +352,11 @@ impl World {
         self.after(us, Event::Propose(n, run, Rc::new(command)));
     }
 
-    /// The first promise that is heard is taken for proof.
-    fn hear_one(&self, n: usize, state: &State, judgement: &mut Judgement, now: Moment) {
-        let Some(epoch) = state
-            .primacy
-            .fencing()
-            .filter(|_| judgement.rule == "proof-wanting")
-        else {
-            return;
-        };
-        let Some(daemon) = &self.nodes[n].daemon else {
-            return;
-        };
-        let digest = daemon.desk.digest(now);
-        let holder = state.primacy.last().map(|(holder, _)| holder.clone());
-        let Some(seen) = digest.iter().find(|seen| {
-            seen.report.promise.is_some_and(|promise| promise.epoch == epoch)
-                && Some(seen.report.member()) != holder.as_ref()
-        }) else {
-            return;
-        };
-        let member = seen.report.member().clone();
-        let copy = seen.report.info.incarnation;
-        let members = state
-            .members
-            .values()
-            .filter(|other| other.info.name != member && !other.is_witness())
-            .filter_map(|other| Some((other.info.name.clone(), other.info.incarnation?)))
-            .collect();
-        let quorum = Quorum {
-            primary: member.clone(),
-            copy,
-            members,
-            count: 1,
-        };
-        let act = Act::Elect {
-            member,
-            copy,
-            epoch: state.epoch.next(),
-            timeline: Timeline(state.reserved.0 + 1),
-            quorum,
-        };
-        judgement.verdict = Verdict::Propose(act, "one was heard".to_owned());
+    fn tell_standing(&mut self, n: usize, rule: &'static str, reason: &str) {
+        let Some(daemon) = self.daemon(n) else { return };
+        if std::mem::replace(&mut daemon.stood, rule) != rule {
+            self.say(|| format!("{n}: {rule}: {reason}"));
+        }
     }
 
     /// Who waits in vain for a word hands the lead to somebody who may hear it.
@@ -399,7 +371,9 @@ impl World {
             return;
         }
         daemon.stuck_since = None;
-        let to = level[now.0 as usize % level.len()];
+        let to = level[daemon.turn % level.len()];
+        daemon.turn += 1;
+        self.say(|| format!("{n}: hands the lead to {to}, it is stuck at {rule}"));
         let out = self.nodes[n].raft.hand_over(to);
         self.send_raft(n, out);
     }
@@ -459,6 +433,7 @@ impl World {
         if matches!(outcome, Outcome::Applied(_)) {
             let before = self.nodes[n].state.clone();
             self.check_unmoved(n, &before, command);
+            self.check_ordered(n, &before, command);
         }
         let holds = state.epoch != self.nodes[n].state.epoch
             && state
@@ -493,19 +468,5 @@ impl World {
             self.spring_epoch(n);
         }
         self.wake(n);
-    }
-}
-
-/// The holder has ended its epoch for a candidate: nothing else is asked.
-fn promote_anyway(state: &State, ended: bool, judgement: &mut Judgement) {
-    let begun = state.handover.as_ref().and_then(|asked| asked.of(state.epoch));
-    if let Some(begun) = begun.filter(|_| ended) {
-        let act = Act::Promote {
-            member: begun.to.clone(),
-            epoch: state.epoch.next(),
-            timeline: Timeline(state.reserved.0 + 1),
-        };
-        judgement.rule = "switchover";
-        judgement.verdict = Verdict::Propose(act, "it was asked for".to_owned());
     }
 }

@@ -1,7 +1,8 @@
 //! The simulator: the real judgement over a modelled world, so that a promise is tried ten thousand ways in a minute.
 //!
 //! One seed is one run. A run picks a mode (`synchronous_mode` off, on, quorum), a layout (three data nodes, or two and
-//! a witness), clocks, and a plot of faults and of operators' orders (another primary, a pause); it lets 18 simulated seconds go by, heals everything (sometimes all but one
+//! a witness), clocks, and a plot of faults and of operators' orders (another primary, now or at a time, a loss accepted,
+//! a pause, a tag, a member out and in); it lets 18 simulated seconds go by, heals everything (sometimes all but one
 //! direction of one link) and demands that the cluster serves again.
 //!
 //! ```text
@@ -12,7 +13,7 @@
 //!    decide::duty, rejoin  <-- Local -----      agent     the node loop, after src/node
 //!    decide::sync::names   --> names -----      steps     its jobs: start, promote, rewind, clone, promise, names
 //!    decide::lease         --> deadline --      server    postmaster, orphans, guard
-//!    lead: handovers asked <-- orders -----     operator, pause
+//!    lead: handovers asked <-- orders -----     operator, pause, roster
 //!                                               streams   walsenders and walreceivers, each end by itself
 //!    promises (oracle) are checked at every event that could break them
 //! ```
@@ -46,6 +47,7 @@ mod plots;
 mod postgres;
 mod raft;
 mod random;
+mod roster;
 mod server;
 mod steps;
 mod streams;
@@ -56,7 +58,7 @@ pub use bend::Bend;
 use matriarch::cluster::{
     Act, Command, Epoch, MemberName, Outcome, Settings, State, SyncMode, Timeline, Vote, apply,
 };
-use plots::Plot;
+pub use plots::Plot;
 use random::Dice;
 use world::{Event, World};
 
@@ -82,6 +84,10 @@ pub struct Story {
     pub handovers: u64,
     /// See there.
     pub handed_over: u64,
+    /// Scheduled switchovers that began.
+    pub scheduled: u64,
+    /// Members that had left when it was looked for.
+    pub taken_out: u64,
     /// Whether a pause was agreed.
     pub paused: bool,
     /// Whether an operator gave the primary up at any cost.
@@ -92,18 +98,24 @@ pub struct Story {
 
 /// Runs one seed. `trace` tells the story on standard error.
 pub fn run(seed: u64, bend: Bend, trace: bool) -> Story {
-    tell(seed, bend, bend, trace)
+    tell(seed, bend, bend, None, trace)
+}
+
+/// The same with this plot, whatever the seed would choose.
+pub fn run_plot(seed: u64, plot: Plot, trace: bool) -> Story {
+    tell(seed, Bend::No, Bend::No, Some(plot), trace)
 }
 
 /// The very story that is told against a missing protection, with the protection in its place.
 pub fn run_protected(seed: u64, bend: Bend) -> Story {
-    tell(seed, bend, Bend::No, false)
+    tell(seed, bend, Bend::No, None, false)
 }
 
-fn tell(seed: u64, against: Bend, bend: Bend, trace: bool) -> Story {
+fn tell(seed: u64, against: Bend, bend: Bend, only: Option<Plot>, trace: bool) -> Story {
     let mut dice = Dice::new(seed);
-    let (plot, mode) = Plot::against(against, &mut dice);
-    let plain = against == Bend::No && plot == Plot::Mix;
+    let (chosen, mode) = Plot::against(against, &mut dice);
+    let plot = only.unwrap_or(chosen);
+    let plain = against == Bend::No && matches!(plot, Plot::Mix | Plot::OrdersMix);
     let witnesses = usize::from(plain && dice.chance(25));
     let strict = plain && dice.chance(20);
     let for_ever = (plain && !strict && dice.chance(25)).then(|| (dice.below(3), dice.below(3)));
@@ -156,6 +168,8 @@ fn tell(seed: u64, against: Bend, bend: Bend, trace: bool) -> Story {
         gates: world.oracle.gates,
         handovers: world.oracle.handovers,
         handed_over: world.oracle.handed_over(),
+        scheduled: world.oracle.scheduled,
+        taken_out: world.oracle.taken_out,
         paused: world.oracle.paused,
         given_up: world.oracle.gives_up(),
         told,

@@ -6,11 +6,14 @@ use matriarch::cluster::{
     Endpoint, Epoch, Fork, Incarnation, MemberInfo, MemberName, Moment, Promise, Report, Revision, Seen,
     Settings, State, Synced, Tags, Timeline, WalEnd, command,
 };
-use matriarch::decide::duty::Data;
+use matriarch::decide::duty::{Data, Duty};
 use matriarch::decide::spared::Spared;
 use matriarch::lead::Desk;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// Between the Raft ids that one machine has had.
+pub const JOINED: u64 = 100;
 
 /// The boot-time clock: an offset, and a rate that is a little wrong.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +218,12 @@ pub struct Daemon {
     pub poked_others_at: Moment,
     pub handed_over: Moment,
     pub stuck_since: Option<Moment>,
+    /// The rule that stood when it looked last, for the telling.
+    pub stood: &'static str,
+    /// What it owed when it looked last, for the telling.
+    pub owed: Option<Duty>,
+    /// How many others it has handed the lead to because it was stuck.
+    pub turn: usize,
 }
 
 /// The guard: it outlives the daemon.
@@ -236,6 +245,10 @@ pub struct Node {
     pub clock: Clock,
     pub paused_until: u64,
     pub daemon_paused_until: u64,
+    /// Its file says that it is never to be promoted.
+    pub nofailover: bool,
+    /// How often it joined; it has another Raft id each time.
+    pub joined: u64,
     pub ledger: Ledger,
     pub raft: Raft,
     pub state: Rc<State>,
@@ -263,6 +276,8 @@ impl Node {
             clock,
             paused_until: 0,
             daemon_paused_until: 0,
+            nofailover: false,
+            joined: 0,
             ledger: Ledger {
                 used: Epoch(1),
                 incarnation,
@@ -280,17 +295,27 @@ impl Node {
         }
     }
 
+    /// Whoever was taken out is answered by nobody, under whatever id it had then.
+    pub fn has_no_place_for(&self, report: &Report) -> bool {
+        let state = &self.state;
+        let is_out = state.is_removed(report.member()) && state.member(report.member()).is_none();
+        is_out || state.is_retired(report.info.raft_id)
+    }
+
     pub fn info(&self) -> MemberInfo {
         MemberInfo {
             name: self.name.clone(),
-            raft_id: self.me as u64 + 1,
+            raft_id: self.joined * JOINED + self.me as u64 + 1,
             raft_addr: String::new(),
             api_url: String::new(),
             postgres: (!self.witness).then(|| Endpoint {
                 host: String::new(),
                 port: 5432,
             }),
-            tags: Tags::default(),
+            tags: Tags {
+                nofailover: self.nofailover,
+                ..Tags::default()
+            },
             incarnation: self.ledger.incarnation,
             level: command::LEVEL,
         }
@@ -337,6 +362,9 @@ impl Daemon {
             poked_others_at: Moment(0),
             handed_over: now,
             stuck_since: None,
+            stood: "",
+            owed: None,
+            turn: 0,
         }
     }
 

@@ -1,11 +1,17 @@
 //! What operators ask for: another primary, a pause and its end, another ttl; and what must become of it.
 
+use super::agent::place;
 use super::faults::{Fault, Who};
+use super::postgres::Proc;
 use super::world::{Event, World};
 use matriarch::cluster::{Act, Command, HandoverOrder, State, Vote};
 use matriarch::lead::desk::Agreed;
 use std::rc::Rc;
 
+/// Later than this after its time nothing that was scheduled begins: one and a half `loop_wait`, and a proposal.
+const LATE_MS: u64 = 21_000;
+/// By then every leader that can promote anybody has heard of a tag.
+const TAG_HEARD_US: u64 = 11_500_000;
 /// An operator tries again so soon.
 const AGAIN_MS: u64 = 200;
 
@@ -21,7 +27,7 @@ fn iso(ms: u64) -> String {
 
 impl World {
     /// What was judged is agreed on, unless something else is first.
-    fn order(&mut self, act: impl FnOnce(&mut Self, usize, &Rc<State>) -> Option<Act>) {
+    pub fn order(&mut self, act: impl FnOnce(&mut Self, usize, &Rc<State>) -> Option<Act>) {
         let leader = self.who(Who::Leader);
         let node = &self.nodes[leader];
         let Some(term) = node.raft.lead(self.now, true).filter(|_| node.daemon.is_some()) else {
@@ -33,6 +39,8 @@ impl World {
         };
         let rule = match &act {
             Act::Ask(asked) => asked.word(),
+            Act::Dismiss { .. } => "member-remove",
+            Act::Readmit { .. } => "member-add",
             _ => "configure",
         };
         let command = Command {
@@ -77,7 +85,12 @@ impl World {
         }
     }
 
+    /// In a pause the word that accepts a loss says too that the primary is gone: no operator of ours lies.
     pub fn failover(&mut self, to: Who, accept_data_loss: bool) {
+        let primary = &self.nodes[self.who(Who::Primary)];
+        if accept_data_loss && self.agreed().pause.is_unbounded() && primary.pg.proc != Proc::Down {
+            return;
+        }
         let candidate = Some(self.nodes[self.who(to)].name.0.clone());
         self.ask(HandoverOrder {
             failover: true,
@@ -85,6 +98,16 @@ impl World {
             candidate,
             scheduled_at: None,
             accept_data_loss,
+        });
+    }
+
+    pub fn unschedule(&mut self) {
+        self.order(|_, _, state| {
+            let asked = state.handover.as_ref()?;
+            asked
+                .under_way
+                .is_none()
+                .then_some(Act::CallOff { asked: asked.asked })
         });
     }
 
@@ -135,13 +158,22 @@ impl World {
         self.configure(true, None);
     }
 
-    /// Asked for until it is agreed.
+    /// Asked for until it is agreed, also where the pause itself was proposed and nobody knows what becomes of it.
     pub fn resume(&mut self) {
-        if !self.agreed().pause.is_on() {
+        let pauses = |act: &Act| matches!(act, Act::Configure { paused: true, .. });
+        if !self.agreed().pause.is_on() && !self.is_under_way(pauses) {
             return;
         }
         self.configure(false, None);
         self.soon(AGAIN_MS, AGAIN_MS + 1, Event::Fault(Fault::Resume));
+    }
+
+    /// Some voter's log has this act, which that voter has not applied yet: it may still be agreed.
+    pub fn is_under_way(&self, act: impl Fn(&Act) -> bool) -> bool {
+        self.nodes.iter().any(|node| {
+            let mut open = node.raft.log.iter().skip(node.raft.applied);
+            open.any(|entry| entry.command.as_ref().is_some_and(|command| act(&command.act)))
+        })
     }
 
     /// P5: what an operator asked for has an end, and the cluster serves.
@@ -179,6 +211,49 @@ impl World {
         let under_way = before.primacy.fencing().is_some();
         if moves && before.pause.is_on() && !ordered && !under_way {
             self.break_promise(format!("P7: {n} applied {:?} in a pause", command.act));
+        }
+    }
+
+    /// What operators said bounds what is decided: looked at where a command is applied first.
+    pub fn check_ordered(&mut self, n: usize, before: &State, command: &Command) {
+        if self.agreed().revision != before.revision {
+            return;
+        }
+        match &command.act {
+            Act::Begin { .. } => self.check_begun(n, before),
+            Act::Promote { member, epoch, .. } | Act::Elect { member, epoch, .. } => {
+                let lossy = before.handover.as_ref().is_some_and(|asked| asked.accept_loss);
+                if lossy && command.rule == "manual failover" {
+                    self.oracle.may_lose(*epoch);
+                }
+                let to = place(before, member);
+                let tagged =
+                    self.oracle.tagged_since[to].is_some_and(|since| self.now > since + TAG_HEARD_US);
+                if tagged {
+                    self.break_promise(format!(
+                        "P3: {n} makes {to} primary, which is never to be promoted"
+                    ));
+                }
+                if before.is_removed(member) {
+                    self.break_promise(format!("P3: {n} makes {to} primary, which is taken out"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// P5: what is scheduled begins at its time, P7: and not in a pause.
+    fn check_begun(&mut self, n: usize, before: &State) {
+        self.oracle.scheduled += 1;
+        let at = before.handover.as_ref().and_then(|asked| asked.at.as_ref());
+        let (at_ms, now_ms) = (at.map_or(0, |at| at.ms), self.now / 1_000);
+        if now_ms < at_ms || now_ms > at_ms + LATE_MS {
+            self.break_promise(format!(
+                "P5: {n} begins at {now_ms} ms what is scheduled for {at_ms} ms"
+            ));
+        }
+        if before.pause.is_on() {
+            self.break_promise(format!("P7: {n} begins a scheduled switchover in a pause"));
         }
     }
 }

@@ -14,8 +14,12 @@ pub struct Oracle {
     served: Vec<(Epoch, usize, HashSet<u64>)>,
     /// How each epoch came about: the rule, and whether commits waited for standbys.
     epochs: BTreeMap<Epoch, (String, bool)>,
-    /// Epochs whose end an operator ordered at any cost.
-    given_up: BTreeSet<Epoch>,
+    /// Epochs that an operator said rows may be lost for.
+    lossy: BTreeSet<Epoch>,
+    /// Since when a node's file has said that it is never to be promoted.
+    pub tagged_since: Vec<Option<u64>>,
+    pub scheduled: u64,
+    pub taken_out: u64,
     postmasters: BTreeMap<Epoch, (usize, u64)>,
     timelines: BTreeMap<u32, usize>,
     /// Since when a node has had no way to a majority.
@@ -40,7 +44,10 @@ impl Oracle {
             must: BTreeMap::new(),
             served: Vec::new(),
             epochs: BTreeMap::new(),
-            given_up: BTreeSet::new(),
+            lossy: BTreeSet::new(),
+            tagged_since: vec![None; nodes],
+            scheduled: 0,
+            taken_out: 0,
             postmasters: BTreeMap::new(),
             timelines: BTreeMap::new(),
             cut_since: vec![None; nodes],
@@ -62,16 +69,18 @@ impl Oracle {
         self.epochs.values().filter(by_order).count() as u64
     }
 
-    /// Whether an operator accepted a loss.
+    /// Whether an operator accepted a loss, and it came to that.
     pub fn gives_up(&self) -> bool {
-        !self.given_up.is_empty()
+        !self.lossy.is_empty()
+    }
+
+    /// An operator's explicit word: what was acknowledged before may be lost with it.
+    pub fn may_lose(&mut self, epoch: Epoch) {
+        self.lossy.insert(epoch);
     }
 
     pub fn learn(&mut self, state: &State) {
         self.longest_ttl_ms = self.longest_ttl_ms.max(state.ttl_ms);
-        let asked = state.handover.as_ref().filter(|asked| asked.accept_loss);
-        let begun = asked.and_then(|asked| asked.under_way.as_ref());
-        self.given_up.extend(begun.map(|begun| begun.epoch));
         let rule = state
             .events
             .last()
@@ -152,11 +161,11 @@ impl World {
             let ms = (self.now - since) / 1_000;
             self.break_promise(format!("P4: {n} acknowledges {ms} ms after it lost the majority"));
         }
-        let later = self
-            .oracle
-            .served
-            .iter()
-            .find(|(of, _, log)| *of > epoch && !log.contains(&id));
+        let later = self.oracle.served.iter().find(|(of, _, log)| {
+            // Nothing bounds a machine that stands still, and nobody was asked for a promise.
+            let excused = self.oracle.lossy.contains(of) && self.oracle.stood_still[n];
+            *of > epoch && !log.contains(&id) && !excused
+        });
         if let Some((of, by, _)) = later {
             let (of, by) = (*of, *by);
             self.break_promise(format!(
@@ -180,19 +189,13 @@ impl World {
         // Without synchronous standbys a failover by the end of a lease may cost what nobody had received; also one
         // that never came as far as its gate, before this one.
         let last = self.oracle.served.last().map_or(Epoch(0), |(of, ..)| *of);
-        let by_order = |of: &Epoch, rule: &str| {
-            let given_up = self.oracle.given_up.range(..*of).next_back();
-            rule == "manual failover" && given_up.is_some_and(|given_up| *given_up >= last)
-        };
         let may_lose = self
             .oracle
             .epochs
             .range(last.next()..=epoch.max(last.next()))
             .any(|(of, (rule, sync))| {
-                by_order(of, rule)
-                    || !sync
-                        && ["lease-over", "best-standby", "long-ago", "manual failover"]
-                            .contains(&rule.as_str())
+                let unproved = ["lease-over", "best-standby", "long-ago", "manual failover"];
+                !sync && unproved.contains(&rule.as_str()) || self.oracle.lossy.contains(of)
             });
         // An old primary that wakes up may open its gate until its lease ends: it lacks what came later.
         let known = self.oracle.must.iter().filter(|(_, of)| **of <= epoch);

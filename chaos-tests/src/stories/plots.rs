@@ -11,22 +11,39 @@ use matriarch::cluster::SyncMode;
 pub enum Plot {
     /// Anything, at any time.
     Mix,
+    /// The primary is cut off and its daemon hangs.
     CutAndHung,
+    /// The leader hears nobody, then dies while the primary is cut off.
     LeaderDeaf,
+    /// The leader dies together with the way to the primary.
     LeaderLost,
+    /// The lead is handed over a moment before the primary is cut off.
     HandOverAndCut,
+    /// Answers arrive late, then not at all.
     LateAnswers,
+    /// The primary leads, and is cut off.
     LeadsAndServes,
+    /// A longer `ttl` is lowered while the primary is cut off.
     TtlLowered,
+    /// The postmaster of the primary dies again and again.
     PostmasterDies,
+    /// A new holder learns of its epoch late.
     LateHolder,
+    /// The standbys are dropped, and the primary dies on the way.
     NarrowAndDie,
+    /// Nothing reaches the standbys, and the primary dies.
     LagAndDie,
+    /// One that promised crashes.
     PromiseAndCrash,
+    /// One standby is behind when the primary dies.
     OneBehind,
+    /// A standby that has not replayed what it has is restarted, then the primary dies.
     RestartedStandby,
+    /// A promoted node loses power before it can say so.
     PromotedAndGone,
+    /// The primary is started again with what nobody acknowledged, and dies.
     RestartAndDie,
+    /// The primary comes back with records that its successor lacks.
     TailLost,
     /// An operator wants another primary, and nothing else happens.
     SwitchCalm,
@@ -38,10 +55,22 @@ pub enum Plot {
     PauseAndDie,
     /// A pause of everything, cuts included, and its end.
     PauseMix,
+    /// Switchovers at a time, and nothing else happens.
+    ScheduledCalm,
+    /// An operator names one for a failover that lacks something, and says nothing of a loss.
+    FailoverBehind,
+    /// The same with the word that it may be lost.
+    FailoverLossy,
+    /// Both standbys are never to be promoted, and the primary dies.
+    TagAndDie,
+    /// A standby is taken out and let in again, and nothing else happens.
+    TakenOut,
+    /// All of what operators may want, with anything at any time.
+    OrdersMix,
 }
 
 impl Plot {
-    const TOLD: [Self; 22] = [
+    const TOLD: [Self; 28] = [
         Self::CutAndHung,
         Self::LeaderDeaf,
         Self::LeaderLost,
@@ -64,7 +93,26 @@ impl Plot {
         Self::SwitchMix,
         Self::PauseAndDie,
         Self::PauseMix,
+        Self::ScheduledCalm,
+        Self::FailoverBehind,
+        Self::FailoverLossy,
+        Self::TagAndDie,
+        Self::TakenOut,
+        Self::OrdersMix,
     ];
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self::TOLD.into_iter().chain([Self::Mix]);
+        all.into_iter()
+            .find(|plot| format!("{plot:?}").eq_ignore_ascii_case(name))
+    }
+
+    /// The names of all.
+    pub fn names() -> String {
+        let all = std::iter::once(Self::Mix).chain(Self::TOLD);
+        all.map(|plot| format!("{plot:?}")).collect::<Vec<_>>().join(", ")
+    }
 
     /// The story that brings a missing protection to light, and the mode it is told in.
     pub fn against(bend: Bend, dice: &mut Dice) -> (Self, SyncMode) {
@@ -101,6 +149,10 @@ impl Plot {
             Bend::CandidateUnchecked => (Self::SwitchBehind, off),
             Bend::HandsOn => (Self::PauseAndDie, off),
             Bend::PauseTimed => (Self::PauseMix, off),
+            Bend::LossUnasked => (Self::FailoverBehind, sync),
+            Bend::TimeIgnored => (Self::ScheduledCalm, off),
+            Bend::TagUnheard => (Self::TagAndDie, off),
+            Bend::LeaverStays => (Self::TakenOut, sync),
         }
     }
 
@@ -249,7 +301,64 @@ impl Plot {
                 }
                 faults
             }
+            Self::ScheduledCalm => vec![
+                (t - 4_000, F::Schedule(None, 1_500)),
+                (t + 3_500, F::Settled),
+                (t + 3_600, F::Schedule(Some(Third), 1_000)),
+                (t + 9_500, F::Settled),
+            ],
+            Self::FailoverBehind => vec![
+                (t, F::Starve(Third, dice.between(2_000, 9_000))),
+                (t + dice.between(20, 300), F::Failover(Third)),
+            ],
+            Self::FailoverLossy => vec![
+                (t, F::Starve(Third, dice.between(2_000, 9_000))),
+                (t + dice.between(20, 4_000), F::FailoverLossy(Third)),
+                (t + dice.between(20, 3_000), any(mode, dice)),
+            ],
+            Self::TagAndDie => vec![
+                (900, F::Tag(Leader, true)),
+                (900, F::Tag(Third, true)),
+                (dice.between(13_000, 14_000), F::CrashNode(Primary, 3_000)),
+            ],
+            Self::TakenOut => vec![
+                (t - 4_000, F::TakeOut(Third, 4_000)),
+                (t - 500, F::Left),
+                (t + 8_500, F::Joined),
+                (t + 8_500, F::Settled),
+            ],
+            Self::OrdersMix => {
+                let mut faults = mix(mode, dice);
+                for _ in 0..dice.between(1, 6) {
+                    faults.push((dice.between(1_000, 16_000), order(dice)));
+                }
+                if dice.chance(20) {
+                    faults.extend(given_up(dice));
+                }
+                // Misfortunes while it is under way.
+                let asked = dice.between(3_000, 14_000);
+                faults.push((asked, order(dice)));
+                for _ in 0..dice.between(1, 4) {
+                    faults.push((asked + dice.between(0, 1_200), any(mode, dice)));
+                }
+                faults
+            }
         }
+    }
+}
+
+fn order(dice: &mut Dice) -> Fault {
+    let who = anybody(dice);
+    let ms = dice.between(50, 5_000);
+    match dice.below(11) {
+        0 | 1 => Fault::Schedule(dice.chance(60).then_some(who), ms),
+        2 => Fault::Unscheduled,
+        3 | 4 => Fault::FailoverLossy(who),
+        5 => Fault::Failover(who),
+        6 => Fault::Tag(who, dice.chance(70)),
+        7 | 8 => Fault::TakeOut(who, ms),
+        9 => Fault::AcceptLoss(who),
+        _ => Fault::Pause(ms),
     }
 }
 
@@ -280,9 +389,6 @@ fn mix(mode: SyncMode, dice: &mut Dice) -> Vec<(u64, Fault)> {
         for _ in 0..dice.between(1, 5) {
             faults.push((at + dice.between(0, 1_500), any(mode, dice)));
         }
-    }
-    if dice.chance(12) {
-        faults.extend(given_up(dice));
     }
     faults
 }
@@ -320,11 +426,9 @@ fn any(mode: SyncMode, dice: &mut Dice) -> Fault {
     } else {
         dice.between(900, 6_000)
     };
-    match dice.below(29) {
+    match dice.below(27) {
         23 | 24 => Fault::Switchover(dice.chance(60).then(|| anybody(dice))),
         25 => Fault::Failover(who),
-        28 => Fault::AcceptLoss(who),
-        27 => Fault::Schedule(dice.chance(60).then(|| anybody(dice)), ms),
         26 => Fault::Pause(ms),
         20 => Fault::CrashOnPromise,
         21 => Fault::CrashOnPromotion,

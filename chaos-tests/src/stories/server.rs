@@ -248,6 +248,8 @@ impl World {
             && guard.fencing.is_none()
         {
             guard.armed = None;
+            // What it slept towards may be years away.
+            guard.waking = false;
         }
     }
 

@@ -44,7 +44,8 @@ impl World {
         let doing = self.nodes[n].ledger.doing;
         let Some(daemon) = self.daemon(n) else { return };
         match owed {
-            Duty::Rest(_) | Duty::AwaitLease(_) | Duty::Fence(_) | Duty::Withdraw(_) => {}
+            Duty::Rest(_) | Duty::AwaitLease(_) | Duty::Fence(_) => {}
+            Duty::Withdraw(_) => self.start_job(n, Purpose::Stop, 5, 60),
             Duty::End(epoch) => {
                 if daemon.ended.as_ref().is_none_or(|(ended, _)| *ended < epoch) {
                     daemon.ended = Some((epoch, "its PostgreSQL does not run".to_owned()));

@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// What was received is flushed as the receiver ends; nobody is told of that.
+    /// What was received is flushed as the receiver ends, and replayed; nobody is told of that.
     pub fn close_receiver(&mut self, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -249,11 +249,15 @@ impl World {
             return;
         }
         let stream = stream.clone();
+        let slow = self.nodes[stream.to].slow_replay;
         let pg = &mut self.nodes[stream.to].pg;
         if pg.receiver == Some(id) {
             pg.receiver = None;
             if pg.proc == Proc::Standby {
                 pg.flushed = pg.log.len();
+                if !slow {
+                    pg.replayed = pg.flushed;
+                }
             }
             let pm = pg.pm;
             self.after(RETRY, Event::Connect(stream.to, pm));
