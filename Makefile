@@ -1,6 +1,6 @@
 # The commands of this repository. The Rust toolchain is the only thing a person brings; .ci/prepare installs the rest.
 
-.PHONY: demo test lint bench bench-idle bench-proxy chaos chaos-sim prepare
+.PHONY: demo test lint bench bench-idle bench-proxy bench-switchover chaos chaos-sim prepare
 
 # Three nodes on this machine, a live table, and the pids to kill. Ctrl-C stops everything.
 demo: prepare
@@ -26,6 +26,12 @@ bench: prepare
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
 	target/release/bench --trials $(TRIALS) --mode $(MODE) $(if $(PEERS),--peers)
+
+# Planned switchovers under pgbench that comes through the proxies.
+bench-switchover: prepare
+	cargo build --release --bin matriarch
+	cargo build --release -p matriarch-chaos --bin bench
+	target/release/bench --switchover --trials $(TRIALS) --mode $(MODE)
 
 # What an idle cluster costs: memory, processor time, log entries.
 bench-idle: prepare

@@ -29,6 +29,8 @@ pub struct Options {
     pub network: &'static str,
     /// A client that needs no password: in a run with many connections its arithmetic would be most of the load.
     pub trusted: Option<&'static str>,
+    /// `max_connections` of every server.
+    pub max_connections: u32,
     /// More server parameters, a line each.
     pub parameters: Vec<&'static str>,
     /// Words before the daemon's command line, such as `setpriv`; in an arena.
@@ -49,6 +51,7 @@ impl Default for Options {
             sections: String::new(),
             network: "127.0.0.0/8",
             trusted: None,
+            max_connections: 50,
             parameters: Vec::new(),
             prefix: Vec::new(),
             everywhere: false,
@@ -117,11 +120,11 @@ impl Sheet<'_> {
         }
         format!(
             "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
-             parameters:\n        max_connections: 50\n  \
+             parameters:\n        max_connections: {}\n  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
              pg_hba:\n  - local all all trust\n{trusted}  - host all all {network} scram-sha-256\n  \
              - host replication all {network} scram-sha-256\n",
-            self.options.ttl
+            self.options.ttl, self.options.max_connections
         )
     }
 

@@ -1,7 +1,7 @@
 //! The metrics of the built-in proxy; absent where there is none.
 
 use super::metrics::Page;
-use crate::cluster::ProxyFacts;
+use crate::cluster::{ProxyFacts, UNMOVED};
 
 pub(super) fn proxy_metrics(page: &mut Page, proxy: &ProxyFacts) {
     page.family(
@@ -44,8 +44,23 @@ pub(super) fn proxy_metrics(page: &mut Page, proxy: &ProxyFacts) {
     );
     page.counter(
         "matriarch_proxy_cut_total",
-        "Sessions that were ended because their primary was deposed.",
+        "Sessions that were ended because their primary was deposed or lost.",
         proxy.cut,
+    );
+    page.counter(
+        "matriarch_proxy_moved_total",
+        "Sessions that were taken to the next primary.",
+        proxy.moved,
+    );
+    page.family(
+        "matriarch_proxy_unmoved_total",
+        "Sessions that ended with their primary, by why they could not be taken to the next one.",
+        "counter",
+        "reason",
+        UNMOVED
+            .iter()
+            .map(|reason| (*reason).to_owned())
+            .zip(proxy.unmoved),
     );
     page.counter(
         "matriarch_proxy_cancel_requests_total",

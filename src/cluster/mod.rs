@@ -43,5 +43,5 @@ pub use report::{
 pub use settings::{PostgresSettings, Settings, SyncMode};
 pub use state::State;
 pub use sync::{Quorum, Sync};
-pub use vitals::{GuardFacts, ProxyFacts, Vitals, WatchdogFacts};
+pub use vitals::{GuardFacts, ProxyFacts, UNMOVED, Vitals, WatchdogFacts};
 pub use wal::{Lsn, Timeline, WalEnd};

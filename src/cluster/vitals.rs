@@ -30,6 +30,23 @@ pub struct GuardFacts {
     pub barred: bool,
 }
 
+/// Why a session was not taken to the next primary, in the metrics' words.
+pub const UNMOVED: [&str; 13] = [
+    "not_followed",
+    "busy",
+    "unreadable",
+    "functions",
+    "listens",
+    "temporary",
+    "locks",
+    "cursor",
+    "settings",
+    "statements",
+    "too_much",
+    "no_server",
+    "refused",
+];
+
 /// What the built-in proxy has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -56,6 +73,10 @@ pub struct ProxyFacts {
     pub cut: u64,
     /// Requests to cancel.
     pub cancels: u64,
+    /// Sessions that were taken to the next primary.
+    pub moved: u64,
+    /// Those that were not and ended, by the reason of the same place in [`UNMOVED`].
+    pub unmoved: [u64; UNMOVED.len()],
     /// Bytes from clients.
     pub bytes_in: u64,
     /// Bytes to clients.

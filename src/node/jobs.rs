@@ -156,7 +156,8 @@ pub async fn fence(hands: Hands) -> Done {
 
 /// Stops for a handover; `drains` if proxies keep new transactions back meanwhile, so that those under way can end.
 pub async fn yield_up(hands: Hands, drains: bool, patience: Duration) -> Done {
-    if drains && let Err(why) = hands.session.drain().await {
+    let postmaster = hands.guard.watch().borrow().postmaster;
+    if drains && let Err(why) = hands.session.drain(postmaster).await {
         tracing::debug!("{why}");
     }
     stop(hands, patience).await

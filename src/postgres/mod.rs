@@ -40,6 +40,7 @@ mod half_segments;
 mod initdb;
 mod memory;
 mod probe;
+mod processes;
 mod proof;
 mod rewind;
 mod roles;

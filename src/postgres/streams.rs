@@ -6,11 +6,11 @@
 //! what was sent to it before can still be read there.
 
 use super::Postgres;
+use super::processes::children;
 use crate::cluster::Moment;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
-use std::fs;
 
 /// A stream whose process shows the same position for so long does not move.
 const STILL_MS: u64 = 1_000;
@@ -55,20 +55,11 @@ impl Postgres {
     }
 }
 
-/// The processes that send the log, with their titles. On a kernel that does not list children nobody is found.
+/// The processes that send the log, with their titles.
 fn walsenders(postmaster: i32) -> BTreeMap<i32, String> {
-    let list = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-    let pids = list.unwrap_or_default();
-    let title = |pid: i32| {
-        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let title = String::from_utf8_lossy(&bytes).into_owned();
-        let sends = title.starts_with("postgres: ") && title.contains("walsender ");
-        sends.then_some((pid, title))
-    };
-    pids.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .filter_map(title)
-        .collect()
+    let mut all = children(postmaster);
+    all.retain(|_, title| title.starts_with("postgres: ") && title.contains("walsender "));
+    all
 }
 
 #[cfg(test)]

@@ -109,6 +109,7 @@ fn believe(known: &Routes, words: Vec<Word>, asked_at: Moment) -> Option<(Routes
     let mut routes = known.clone();
     if epoch > known.epoch || newest.fresh {
         routes.rw = newest.routes.rw.clone().filter(is_known);
+        routes.next = newest.routes.next.clone().filter(is_known);
         routes.ro = newest
             .routes
             .ro

@@ -2,7 +2,7 @@
 
 use super::terms::{Asker, Lease, Routes, Terms};
 use crate::cluster::{
-    Endpoint, Epoch, Facts, Lsn, MemberName, Moment, PostgresState, Report, Role, Seen, Tenure,
+    Endpoint, Epoch, Facts, Lsn, MemberName, Moment, Origin, PostgresState, Report, Role, Seen, State, Tenure,
 };
 use crate::config::{PostgresConfig, Proxy};
 use crate::lead::Gate;
@@ -55,6 +55,7 @@ pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) 
     let rw = held
         .filter(|(holder, epoch)| gate(facts, heard, holder) == Some(*epoch))
         .and_then(|(holder, _)| server(holder));
+    let next = if rw.is_none() { next(state) } else { None };
     let position = held.and_then(|(_, epoch)| position(facts, epoch));
     let fit = |seen: &&Seen| {
         let name = seen.report.member();
@@ -77,7 +78,20 @@ pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) 
         ro,
         all: state.members.keys().filter_map(server).collect(),
         peers: others.filter_map(peer).collect(),
+        next: next.and_then(server),
     }
+}
+
+/// Whom a handover that is under way leads to, or who is being promoted.
+fn next(state: &State) -> Option<&MemberName> {
+    let (holder, epoch) = state.primacy.held().filter(|(_, epoch)| *epoch == state.epoch)?;
+    let asked = state.handover.as_ref();
+    let awaited = asked.and_then(|asked| asked.of(epoch)).map(|begun| &begun.to);
+    let rises = state
+        .primacy
+        .origin()
+        .is_some_and(|(origin, _)| origin == Origin::Promotion);
+    awaited.or_else(|| rises.then_some(holder))
 }
 
 /// The epoch in which the primary's gate is open, by the newest word there is.
@@ -125,6 +139,7 @@ fn is_near(report: &Report, position: Option<Lsn>, max_lag: Option<u64>) -> bool
 mod tests {
     use super::*;
     use crate::api::fixtures::{NOW, facts};
+    use crate::cluster::{Handover, Revision, UnderWay};
     use std::sync::Arc;
 
     /// node1 looks: node0 is the primary of epoch 1 and says so, node1 and node2 stream.
@@ -163,6 +178,34 @@ mod tests {
         Arc::make_mut(&mut facts.state).epoch = Epoch(2);
         let found = routes(&facts, None, None);
         assert_eq!((found.epoch, found.rw), (Epoch(2), None));
+    }
+
+    #[test]
+    fn who_is_about_to_be_primary_is_told_while_nobody_is() {
+        let mut facts = seen_by_node1();
+        let server = facts.members[1].report.info.postgres.clone();
+        let handover = Handover {
+            failover: false,
+            from: None,
+            to: None,
+            at: None,
+            accept_loss: false,
+            under_way: Some(UnderWay {
+                epoch: Epoch(1),
+                to: facts.members[1].report.member().clone(),
+            }),
+            asked: Revision(1),
+        };
+        Arc::make_mut(&mut facts.state).handover = Some(handover);
+        assert_eq!(routes(&facts, None, None).next, None, "the primary still serves");
+        Arc::make_mut(&mut facts.members)[0].report.serves = false;
+        assert_eq!(routes(&facts, None, None).next, server);
+        Arc::make_mut(&mut facts.state).handover = None;
+        assert_eq!(
+            routes(&facts, None, None).next,
+            None,
+            "a primary that is up again"
+        );
     }
 
     #[test]

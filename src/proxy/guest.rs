@@ -11,10 +11,11 @@
 //! gone, or it says that it starts or stops (57P03). Then another one is looked for, as long as a client may wait, and the
 //! client notices nothing but the time.
 
+use super::ending::End;
 use super::house::{Counts, House};
 use super::opening::{self, Look, Opening};
 use super::preface::{self, Preface};
-use super::relay::{End, Relay};
+use super::relay::Relay;
 use super::seek::{Found, Seeker};
 use super::session::Follower;
 use super::words::Refusal;
@@ -69,9 +70,9 @@ impl Guest {
         let end = (&mut relay).await;
         drop(here);
         match end {
-            End::Deposed => counts.cut.add(1),
+            End::Deposed | End::Lost => counts.cut.add(1),
             End::Garbled => counts.garbage.add(1),
-            End::Gone | End::Stopping | End::InDoubt => {}
+            End::Gone | End::SentAway | End::Stopping | End::InDoubt => {}
         }
         relay.close(end);
     }
@@ -207,6 +208,8 @@ fn enter(
         load: found.load,
         pause: None,
         cut: false,
+        withheld: false,
+        stranded: None,
         dismissed: false,
     };
     relay.begin(found.answer, client.inbox).ok()?;

@@ -4,7 +4,7 @@ use super::proof::Desk;
 use super::session::{BackendKey, Userlist};
 use super::terms::{Lease, Routes, Terms};
 use crate::clock;
-use crate::cluster::{Endpoint, Epoch, Moment, ProxyFacts};
+use crate::cluster::{Endpoint, Epoch, Moment, ProxyFacts, UNMOVED};
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -60,6 +60,9 @@ pub(crate) struct Counts {
     pub(crate) unserved: Count,
     pub(crate) cut: Count,
     pub(crate) cancels: Count,
+    pub(crate) moved: Count,
+    /// In the order of [`UNMOVED`].
+    unmoved: [Count; UNMOVED.len()],
     pub(crate) bytes_in: Count,
     pub(crate) bytes_out: Count,
     /// Connections of this thread, whatever they are at.
@@ -70,6 +73,14 @@ impl Counts {
     /// How many connections this thread has.
     pub(crate) fn there(&self) -> u64 {
         self.all.get()
+    }
+
+    /// A session was not taken to the next primary, for this reason.
+    pub(crate) fn unmoved(&self, word: &str) {
+        let place = UNMOVED.iter().position(|known| *known == word);
+        if let Some(count) = place.and_then(|place| self.unmoved.get(place)) {
+            count.add(1);
+        }
     }
 }
 
@@ -233,6 +244,11 @@ impl House {
     /// All counters together.
     pub(crate) fn tally(&self) -> ProxyFacts {
         let sum = |of: fn(&Counts) -> &Count| self.counts.iter().map(|counts| of(counts).get()).sum();
+        let mut unmoved = [0; UNMOVED.len()];
+        for counts in &self.counts {
+            let all = unmoved.iter_mut().zip(&counts.unmoved);
+            all.for_each(|(sum, count)| *sum += count.get());
+        }
         ProxyFacts {
             rw: sum(|counts| &counts.rw),
             ro: sum(|counts| &counts.ro),
@@ -245,6 +261,8 @@ impl House {
             unserved: sum(|counts| &counts.unserved),
             cut: sum(|counts| &counts.cut),
             cancels: sum(|counts| &counts.cancels),
+            moved: sum(|counts| &counts.moved),
+            unmoved,
             bytes_in: sum(|counts| &counts.bytes_in),
             bytes_out: sum(|counts| &counts.bytes_out),
         }

@@ -35,14 +35,15 @@
 //! primary that is cut off together with its clients may answer them until its lease ends.
 //!
 //! **Until the server's first answer has gone to the client**, a server that is gone or says that it starts or stops is
-//! replaced by another one, as long as the client may wait. So new connections do not fail during a
-//! switchover, but for those that are in the midst of their log-in at the moment when the primary stops.
+//! replaced by another one, as long as the client may wait. So new connections do not fail during a switchover: none is led
+//! to a primary whose gate is shut, and log-ins that are under way then have a moment to end.
 //!
 //! **Told "committed" only when it is.** A commit whose wait for standbys was cancelled is answered with success and a
 //! warning by PostgreSQL. `session::Follower` finds it; the completion is held until the standbys have everything up to it
 //! (`proof`), or the session ends with 40003. A request to cancel such a wait is not delivered in the first place.
 //!
-//! **A session that rests** while its primary goes is taken to the next one (`moving`), where `proxy.auth_file` is set.
+//! **A session that rests** while its primary goes, or is lost without a word, is taken to the next one (`moving`), where
+//! `proxy.auth_file` is set. The others are told whether something was under way that may have been committed (`ending`).
 //!
 //! **Encryption passes through**: SSLRequest and GSSENCRequest are the server's to answer, and its certificate is what the
 //! client checks. Of such a session only bytes are counted; it is cut without words.
@@ -62,6 +63,7 @@ mod cancel;
 mod counter;
 mod doors;
 mod draw;
+mod ending;
 mod guest;
 mod house;
 mod keep;

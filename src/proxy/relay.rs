@@ -5,14 +5,16 @@
 //! its source: a slow reader slows its own server down, and costs one buffer at most.
 //!
 //! Two things make a session pause. A completion that may be on no standby is kept back until one has it. And a session that
-//! rests while its primary goes is taken to the next one; until it is there its client is not read.
+//! rests while its primary goes, or is lost, is taken to the next one; until it is there its client is not read. A session
+//! that cannot be taken along is told one thing: what it asked may have been committed (40003), or surely was not (57P01).
 //!
 //! A read that does not fill the buffer has emptied the socket, so a query costs two waits, two reads and two writes.
 
+use super::ending::End;
 use super::house::{Backend, Counts, Entry, House, Hung};
-use super::moving::{self, Moved};
-use super::session::{self, Follower, Forward};
-use super::words::{self, Refusal};
+use super::moving::{self, Cause, Leaving, Moved, Outcome, Stranded};
+use super::session::{Follower, Forward};
+use super::words;
 use crate::cluster::{Endpoint, Epoch};
 use std::cell::RefCell;
 use std::future::Future;
@@ -28,31 +30,18 @@ use tokio::net::TcpStream;
 const BUFFER: usize = 32 << 10;
 
 thread_local! {
-    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
-}
-
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// One side has gone.
-    Gone,
-    /// Its primary is not the primary any more.
-    Deposed,
-    /// The proxy ends.
-    Stopping,
-    /// A side does not speak PostgreSQL's protocol.
-    Garbled,
-    /// A commit's wait for standbys was given up, and nobody can tell whether one of them has it.
-    InDoubt,
+    pub(super) static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
 }
 
 /// What a session waits for.
 pub(crate) enum Pause {
     /// Whether these bytes may be told.
     Proof(Pin<Box<dyn Future<Output = bool> + Send>>, Vec<u8>),
-    /// Another server.
-    Move(Pin<Box<dyn Future<Output = Option<Moved>> + Send>>),
+    /// Another server. What the last one has said at the end.
+    Move(Moving, Vec<u8>),
 }
+
+type Moving = Pin<Box<dyn Future<Output = Result<Outcome, Stranded>> + Send>>;
 
 /// A session that is led to a server.
 pub(crate) struct Relay {
@@ -76,6 +65,10 @@ pub(crate) struct Relay {
     pub(crate) dismissed: bool,
     /// What the client was sent ends with a whole message, whatever the server has said behind it.
     pub(crate) cut: bool,
+    /// The same although something is to be sent: nothing of that has gone out.
+    pub(crate) withheld: bool,
+    /// Why it could not be taken to the next primary, once that was tried.
+    pub(crate) stranded: Option<Stranded>,
 }
 
 impl Future for Relay {
@@ -92,10 +85,13 @@ impl Future for Relay {
             if let Poll::Ready(Err(end)) = relay.go_on(context) {
                 return Poll::Ready(end);
             }
-            let up = relay.upwards(context);
+            // The server first: nothing more is taken from the client for one that has gone.
             let down = relay.downwards(context);
-            match (up, down) {
-                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
+            if let Poll::Ready(Err(end)) = down {
+                return Poll::Ready(end);
+            }
+            match (down, relay.upwards(context)) {
+                (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
                 (Poll::Pending, Poll::Pending) => return Poll::Pending,
                 _ => {}
             }
@@ -113,6 +109,7 @@ impl Relay {
         if !followed || self.follow(&mut answer).is_none() {
             return Err(End::Garbled);
         }
+        self.withheld = !answer.is_empty();
         (self.to_client, self.to_server) = (answer, inbox);
         Ok(())
     }
@@ -126,14 +123,14 @@ impl Relay {
         }
         let stopping = *self.house.stopping.borrow();
         match self.pause {
-            Some(Pause::Move(_)) => return stopping.map(|_| End::Stopping),
+            Some(Pause::Move(..)) => return stopping.map(|_| End::Stopping),
             Some(Pause::Proof(..)) => {
                 return (self.is_deposed() || stopping == Some(true)).then_some(End::InDoubt);
             }
             None => {}
         }
         if self.is_deposed() {
-            return (!self.move_on()).then_some(End::Deposed);
+            return (!self.move_on(Cause::Deposed, &[])).then_some(End::Deposed);
         }
         let idle = self.follower.as_ref().is_some_and(|follower| follower.is_idle());
         match stopping {
@@ -162,17 +159,23 @@ impl Relay {
                 }
                 self.cut = false;
             }
-            Some(Pause::Move(moving)) => match std::task::ready!(moving.as_mut().poll(context)) {
-                Some(moved) => self.land(moved),
-                None => return Poll::Ready(Err(End::Deposed)),
+            Some(Pause::Move(moving, words)) => match std::task::ready!(moving.as_mut().poll(context)) {
+                Ok(Outcome::Moved(moved)) => self.land(*moved),
+                Ok(Outcome::Stay) => self.cut = false,
+                Err(stranded) => {
+                    self.stranded = Some(stranded);
+                    let sent_away = stranded == Stranded::SentAway && !words.is_empty();
+                    let end = if sent_away { End::SentAway } else { End::Deposed };
+                    return Poll::Ready(Err(end));
+                }
             },
         }
         self.pause = None;
         Poll::Ready(Ok(()))
     }
 
-    /// Begins to look for another server, if the session can be taken there.
-    fn move_on(&mut self) -> bool {
+    /// Begins to look for another server, if the session can be taken there. `words` are the server's last.
+    fn move_on(&mut self, cause: Cause, words: &[u8]) -> bool {
         let (Some(epoch), Some(follower)) = (self.epoch, &self.follower) else {
             return false;
         };
@@ -184,11 +187,13 @@ impl Relay {
             return false;
         };
         self.cut = true;
-        self.pause = Some(Pause::Move(Box::pin(moving::move_on(
-            self.house.clone(),
+        let leaving = Leaving {
+            cause,
             epoch,
-            replay,
-        ))));
+            endpoint: self.endpoint.clone(),
+        };
+        let moving = moving::move_on(self.house.clone(), leaving, replay);
+        self.pause = Some(Pause::Move(Box::pin(moving), words.to_vec()));
         true
     }
 
@@ -196,6 +201,7 @@ impl Relay {
         (self.server, self.endpoint, self.load) = (moved.stream, moved.endpoint, moved.load);
         self.epoch = Some(moved.epoch);
         self.cut = false;
+        self.counts.moved.add(1);
         if let Some(follower) = &mut self.follower {
             follower.landed(moved.landed);
             if let (Some(handed), Some(key)) = (follower.handed_key(), follower.key()) {
@@ -211,15 +217,16 @@ impl Relay {
     /// While the primary's gate is shut a new request waits for the next one, if the session can be taken there.
     fn is_held(&mut self) -> bool {
         let shut = self.epoch.is_some_and(|epoch| !self.house.is_open(epoch));
-        shut && self.move_on()
+        shut && self.move_on(Cause::Shut, &[])
     }
 
     /// Client to server, one read at most.
     fn upwards(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.to_server.is_empty() {
-            return flush(&mut self.server, &mut self.to_server, context);
+            let flushed = flush(&mut self.server, &mut self.to_server, context);
+            return flushed.map_err(|_| self.end_of_server());
         }
-        if matches!(self.pause, Some(Pause::Move(_))) {
+        if matches!(self.pause, Some(Pause::Move(..))) {
             return Poll::Pending;
         }
         if self.is_held() {
@@ -238,7 +245,8 @@ impl Relay {
             {
                 return Poll::Ready(Err(End::Garbled));
             }
-            pass(&mut self.server, bytes, &mut self.to_server, context)
+            let passed = pass(&mut self.server, bytes, &mut self.to_server, context);
+            passed.map_err(|_| self.end_of_server())
         })
     }
 
@@ -249,6 +257,7 @@ impl Relay {
                 return Poll::Pending;
             }
             self.hung.bell.wants_lease.store(false, Ordering::Relaxed);
+            self.withheld = false;
             return flush(&mut self.client, &mut self.to_client, context);
         }
         if self.pause.is_some() {
@@ -257,11 +266,15 @@ impl Relay {
         SHARED.with_borrow_mut(|shared| {
             let bytes = match read(&mut self.server, shared, context) {
                 Poll::Ready(Ok(bytes)) => bytes,
-                Poll::Ready(Err(_)) if self.move_on() => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                Poll::Ready(Err(_)) if self.move_on(Cause::Lost, &[]) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(self.end_of_server())),
                 Poll::Pending => return Poll::Pending,
             };
             self.counts.bytes_out.add(bytes.len());
+            let whole = self
+                .follower
+                .as_ref()
+                .is_some_and(|follower| follower.may_speak());
             let Some(forward) = self.follow(bytes) else {
                 return Poll::Ready(Err(End::Garbled));
             };
@@ -270,6 +283,7 @@ impl Relay {
                 return pass(&mut self.client, bytes, &mut self.to_client, context);
             }
             self.to_client.extend_from_slice(bytes);
+            self.withheld = whole;
             // What it pauses for has to be looked at once.
             if self.pause.is_some() {
                 return Poll::Ready(Ok(()));
@@ -298,7 +312,7 @@ impl Relay {
         let leaves = forward.farewell && matches!(words::sqlstate(kept), Some(b"57P01" | b"57P02"));
         if leaves && now.is_empty() {
             self.dismissed = false;
-            if self.move_on() {
+            if self.move_on(Cause::Farewell, kept) {
                 return now;
             }
             self.dismissed = true;
@@ -338,31 +352,6 @@ impl Relay {
         // First the wish, then a second look: a lease that comes in between is seen by one of the two.
         self.hung.bell.wants_lease.store(true, Ordering::SeqCst);
         self.house.has_lease(epoch)
-    }
-
-    /// The last words to the client, as far as it takes them at once.
-    pub(crate) fn close(self, end: End) {
-        let refusal = match end {
-            End::Deposed => Refusal::Deposed,
-            End::Stopping => Refusal::Stopping,
-            End::InDoubt => return self.say(&session::unknown_commit()),
-            End::Gone | End::Garbled => return,
-        };
-        self.say(&refusal.spoken());
-    }
-
-    fn say(&self, words: &[u8]) {
-        // What is kept may end anywhere, and what a deposed primary has answered is not forwarded any more.
-        let follower = self.follower.as_ref();
-        let at_boundary = self.cut || follower.is_some_and(|follower| follower.may_speak());
-        if !at_boundary || !self.to_client.is_empty() {
-            return;
-        }
-        let _ = self.client.try_write(words);
-        // A socket that is closed with bytes unread is reset, and the words would be lost.
-        SHARED.with_borrow_mut(|shared| {
-            let _ = self.client.try_read(shared);
-        });
     }
 }
 

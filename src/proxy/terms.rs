@@ -71,6 +71,9 @@ pub struct Routes {
     /// Where the other nodes' proxies listen for writers.
     #[serde(default)]
     pub peers: Vec<String>,
+    /// While nobody's gate is open: who is about to be the primary, and takes log-ins as a standby meanwhile.
+    #[serde(default)]
+    pub next: Option<Endpoint>,
 }
 
 /// How long the primary of an epoch surely is the only one, on this machine's boot-time clock.

@@ -1,7 +1,9 @@
 //! A session is followed on one connection and taken to another, by every way of logging in.
 
 use crate::site::{Server, Site, until};
-use matriarch::proxy::session::{Credentials, Fixed, Follower, Login, LoginError, SECRET, Step, Userlist};
+use matriarch::proxy::session::{
+    Credentials, Fixed, Follower, Landed, Login, LoginError, SECRET, Step, Userlist,
+};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -104,24 +106,34 @@ impl Session {
         credentials: Credentials,
     ) -> Result<(), LoginError> {
         let replay = self.follower.movable().unwrap();
-        let (mut login, first) = Login::new(replay, credentials);
+        let (mut login, first) = Login::new(replay, credentials, false);
         let mut stream = connect(from, server).await;
         stream.write_all(&first).await.unwrap();
-        let mut buffer = [0; 100];
-        let landed = loop {
-            let got = timeout(WAIT, stream.read(&mut buffer)).await.unwrap().unwrap();
-            assert!(got > 0, "the server has hung up");
-            match login.feed(&buffer[..got])? {
-                Step::More => {}
-                Step::Send(bytes) => stream.write_all(&bytes).await.unwrap(),
-                Step::Done(landed) => break landed,
-            }
-        };
+        let landed = log_in(&mut login, &mut stream).await?;
+        self.land(stream, landed.expect("no standby"));
+        Ok(())
+    }
+
+    fn land(&mut self, stream: TcpStream, landed: Landed) {
         let before = self.follower.key().unwrap().clone();
         self.follower.landed(landed);
         assert_ne!(self.follower.key().unwrap(), &before);
         self.stream = stream;
-        Ok(())
+    }
+}
+
+/// Until the session is there; nothing if it stands at a standby.
+async fn log_in(login: &mut Login, stream: &mut TcpStream) -> Result<Option<Landed>, LoginError> {
+    let mut buffer = [0; 100];
+    loop {
+        let got = timeout(WAIT, stream.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(got > 0, "the server has hung up");
+        match login.feed(&buffer[..got])? {
+            Step::More => {}
+            Step::Send(bytes) => stream.write_all(&bytes).await.unwrap(),
+            Step::Standing => return Ok(None),
+            Step::Done(landed) => return Ok(Some(landed)),
+        }
     }
 }
 
@@ -259,4 +271,41 @@ async fn a_standby_is_no_place_to_go_on() {
     let mut session = Session::open(&server, "scram").await;
     let error = session.take_to(&standby, SCRAM, secret()).await.unwrap_err();
     assert_eq!(error, LoginError::Standby);
+}
+
+#[tokio::test]
+async fn a_session_stands_at_a_standby_until_that_is_the_primary() {
+    let site = Site::new();
+    let server = primary(&site).await;
+    let standby = site.standby(1, &server).await;
+    let mut session = Session::open(&server, "scram").await;
+    session.ask("SET statement_timeout = '54321ms'").await;
+    let parsed = [(b'P', "mine\0SELECT pg_is_in_recovery()\0\0\0"), (b'S', "")];
+    session.say(&parsed).await;
+    let mut stands = Vec::new();
+    for _ in 0..2 {
+        let replay = session.follower.movable().unwrap();
+        let (mut login, first) = Login::new(replay, secret(), true);
+        let mut stream = connect(SCRAM, &standby).await;
+        stream.write_all(&first).await.unwrap();
+        assert!(log_in(&mut login, &mut stream).await.unwrap().is_none());
+        stands.push((login, stream));
+    }
+    // Asked too early, it says what it is.
+    let (mut login, mut stream) = stands.remove(0);
+    stream.write_all(&login.arrive()).await.unwrap();
+    let error = log_in(&mut login, &mut stream).await.unwrap_err();
+    assert_eq!(error, LoginError::Standby);
+    standby.session.promote().await.unwrap();
+    standby
+        .until("it is promoted", 20, |probe| !probe.in_recovery)
+        .await;
+    let (mut login, mut stream) = stands.remove(0);
+    stream.write_all(&login.arrive()).await.unwrap();
+    let landed = log_in(&mut login, &mut stream).await.unwrap();
+    session.land(stream, landed.expect("it is the primary"));
+    assert!(session.ask("SHOW statement_timeout").await.contains("54321"));
+    let run = [(b'B', "\0mine\0\0\0\0\0\0\0"), (b'E', "\0\0\0\0\0"), (b'S', "")];
+    assert!(session.say(&run).await.contains("SELECT 1"));
+    session.follower.movable().unwrap();
 }

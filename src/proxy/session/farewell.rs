@@ -4,12 +4,21 @@ use super::marks::Fixed;
 
 /// A commit that may be on no standby: neither success nor failure can be told.
 pub fn unknown_commit() -> Vec<u8> {
+    unknown(
+        "The wait for a synchronous standby was cancelled, and no standby has confirmed the transaction since.",
+    )
+}
+
+/// The session ends before the answer of its server could be told.
+pub fn unanswered() -> Vec<u8> {
+    unknown("The session ended before the primary's answer could be told.")
+}
+
+fn unknown(detail: &str) -> Vec<u8> {
     error(
         "40003",
         "terminating connection because it is not known whether the transaction was committed",
-        Some(
-            "The wait for a synchronous standby was cancelled, and no standby has confirmed the transaction since.",
-        ),
+        Some(detail),
         "Connect again and look whether the transaction took effect before repeating it.",
     )
 }
@@ -56,6 +65,7 @@ mod tests {
     fn the_last_word_is_a_whole_error_with_its_code() {
         for (spoken, code) in [
             (unknown_commit(), b"40003"),
+            (unanswered(), b"40003"),
             (moved_away(Fixed::Listens), b"57P01"),
         ] {
             assert_eq!(

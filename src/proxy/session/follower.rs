@@ -52,6 +52,8 @@ pub struct Follower {
     queue: Queue,
     /// The status that the newest ReadyForQuery said.
     status: Option<u8>,
+    /// The client is told that its session is over: it said so itself, or the server's newest word is an error.
+    told: bool,
     doubt: Doubt,
     /// The body of the server's message is looked at.
     wanted: bool,
@@ -73,6 +75,7 @@ impl Follower {
             parameters: Parameters::default(),
             queue: Queue::default(),
             status: None,
+            told: false,
             doubt: Doubt::None,
             wanted: false,
             body: Vec::new(),
@@ -127,6 +130,7 @@ impl Follower {
             b'C' => self.queue.ask(asked.unwrap_or(Asked::Close(None))),
             b'B' | b'D' | b'E' | b'H' => self.queue.go_on(),
             b'c' | b'f' => self.queue.copied(),
+            b'X' => self.told = true,
             _ => {}
         }
     }
@@ -225,6 +229,7 @@ impl Follower {
                 }
             }
             b'E' => {
+                self.told = true;
                 self.queue.copied();
                 if self.doubt == Doubt::Cancelled {
                     self.doubt = Doubt::None;
@@ -249,6 +254,7 @@ impl Follower {
             self.queue.ready();
         }
         self.status = Some(*status);
+        self.told = false;
         if self.rests()
             && let Some(luggage) = &mut self.luggage
         {
@@ -288,6 +294,16 @@ impl Follower {
     /// Authenticated: the first ReadyForQuery was seen.
     pub fn is_ready(&self) -> bool {
         self.status.is_some()
+    }
+
+    /// It has asked something that was not answered, or not for sure: it may have been committed.
+    pub fn is_asked(&self) -> bool {
+        self.doubt != Doubt::None || !self.queue.is_empty()
+    }
+
+    /// Should the server go now, the client knows that its session is over, and how its last request ended.
+    pub fn is_told_the_end(&self) -> bool {
+        self.told && self.doubt == Doubt::None
     }
 
     /// Outside of a transaction, everything answered, nothing half said.

@@ -305,3 +305,33 @@ proptest! {
         let _ = follower.movable();
     }
 }
+
+#[test]
+fn what_was_asked_and_not_answered_may_have_been_committed() {
+    let mut follower = logged_in();
+    assert!(!follower.is_asked());
+    follower.frontend(&client("Q insert into t values (1)")).unwrap();
+    assert!(follower.is_asked());
+    let answer = [server("C INSERT 0 1"), server("Z I")].concat();
+    follower.backend(&mut answer.clone()).unwrap();
+    assert!(!follower.is_asked());
+    // A wait for a standby that was given up: the answer may come, and is not known to be true.
+    follower.frontend(&client("Q insert into t values (2)")).unwrap();
+    let answer = [server("N SyncRepWaitForLSN"), answer].concat();
+    assert!(follower.backend(&mut answer.clone()).unwrap().held);
+    assert!(follower.is_asked());
+    follower.settled();
+    assert!(!follower.is_asked());
+}
+
+#[test]
+fn a_client_knows_the_end_that_it_asked_for_or_that_its_server_told() {
+    let mut follower = logged_in();
+    follower.frontend(&client("Q select 1")).unwrap();
+    follower.backend(&mut server("E ProcessInterrupts")).unwrap();
+    assert!(follower.is_told_the_end());
+    follower.backend(&mut server("Z I")).unwrap();
+    assert!(!follower.is_told_the_end(), "that was one statement's error");
+    follower.frontend(&client("X")).unwrap();
+    assert!(follower.is_told_the_end());
+}

@@ -8,6 +8,9 @@
 //! - the user's password stands in `proxy.auth_file`: SCRAM-SHA-256, md5 and password are answered. What a server stores
 //!   of a password proves nothing to another server, so a file of hashes is of no use here.
 //!
+//! It may begin while that server is a standby still, so that nobody waits for a log-in once it is the primary: then the
+//! session stands there ([`Step::Standing`]) until it is asked for again ([`Login::arrive`]).
+//!
 //! Nothing of this makes a session that its client could not have made: a user comes in only after the first server has
 //! let it in, and only as the user that it is there.
 
@@ -90,6 +93,8 @@ pub enum Step {
     More,
     /// These bytes go to the server.
     Send(Vec<u8>),
+    /// The session is there, at a standby that is to become the primary.
+    Standing,
     /// The session is there, and rests.
     Done(Landed),
 }
@@ -107,6 +112,8 @@ enum Stage {
     Authenticating,
     /// So many ReadyForQuery, and ParseComplete, are still to come.
     Repeating { ready: usize, parsed: usize },
+    /// The server becomes the primary, or says whether it is.
+    Standing,
 }
 
 /// See the module.
@@ -119,6 +126,8 @@ pub struct Login {
     /// The server has proven that it knows the password, or SCRAM was not begun.
     proven: bool,
     admitted: bool,
+    /// The server may be a standby still.
+    ahead: bool,
     stage: Stage,
     parameters: Parameters,
     key: Option<BackendKey>,
@@ -133,8 +142,8 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    /// Begins; the bytes are the first that go to the server.
-    pub fn new(replay: Replay, credentials: Credentials) -> (Self, Vec<u8>) {
+    /// Begins; the bytes are the first that go to the server. `ahead` where it is a standby that is to become the primary.
+    pub fn new(replay: Replay, credentials: Credentials, ahead: bool) -> (Self, Vec<u8>) {
         let first = replay.startup.to_vec();
         let login = Self {
             replay,
@@ -144,11 +153,20 @@ impl Login {
             scram: None,
             proven: true,
             admitted: false,
+            ahead,
             stage: Stage::Authenticating,
             parameters: Parameters::default(),
             key: None,
         };
         (login, first)
+    }
+
+    /// The server has become the primary: what to ask it, so that it says so.
+    pub fn arrive(&mut self) -> Vec<u8> {
+        self.ahead = false;
+        let mut sync = Vec::new();
+        say(&mut sync, b'S', &[]);
+        sync
     }
 
     /// Takes in bytes of the server, cut anywhere.
@@ -165,6 +183,10 @@ impl Login {
                 Piece::End { kind } => {
                     let body = std::mem::take(&mut self.body);
                     if self.hear(kind, &body, &mut out)? {
+                        if self.ahead {
+                            self.stage = Stage::Standing;
+                            return Ok(Step::Standing);
+                        }
                         return Ok(Step::Done(Landed {
                             key: self.key.take(),
                             parameters: std::mem::take(&mut self.parameters),
@@ -286,6 +308,7 @@ impl Login {
                     return Err(LoginError::Garbled);
                 }
             }
+            Stage::Standing => {}
         }
         self.differences(true)?;
         Ok(true)
@@ -299,6 +322,7 @@ impl Login {
             let differs = || LoginError::Differs(String::from_utf8_lossy(name).into_owned());
             match name {
                 _ if found == wanted => {}
+                b"in_hot_standby" if self.ahead => {}
                 b"in_hot_standby" if found == b"on" => return Err(LoginError::Standby),
                 b"server_version" if major(found) == major(wanted) => {}
                 _ if SETTABLE.contains(&name) && !at_last => settable.push((name.to_vec(), wanted.to_vec())),

@@ -42,7 +42,7 @@ mod replay;
 mod userlist;
 mod words;
 
-pub use farewell::{moved_away, unknown_commit};
+pub use farewell::{moved_away, unanswered, unknown_commit};
 pub use follower::{Follower, Forward, SECRET};
 pub use frame::Garbled;
 pub use key::BackendKey;

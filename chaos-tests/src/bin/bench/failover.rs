@@ -1,5 +1,6 @@
 //! Trials of one fault on one herd that heals between them.
 
+use super::seconds;
 use matriarch::clock::boot_ns;
 use matriarch_chaos::{Herd, Options, Pinned, Writer, oracle, writer};
 use std::time::Duration;
@@ -141,12 +142,4 @@ async fn one(herd: &mut Herd, fault: Fault, row: &mut Row) {
     );
     row.lost.push(verdict.lost.len());
     row.overlaps += verdict.overlaps.len();
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a trial of months would lose a nanosecond"
-)]
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
 }

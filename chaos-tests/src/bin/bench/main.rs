@@ -17,6 +17,7 @@ mod floor;
 mod idle;
 mod peers;
 mod proxy;
+mod switchover;
 
 use clap::Parser;
 
@@ -50,6 +51,12 @@ struct Arguments {
     /// With `--proxy`: sessions that come and go, to see what is left of them.
     #[arg(long, default_value_t = 100_000)]
     visits: usize,
+    /// Measure planned switchovers under pgbench that comes through the proxies instead.
+    #[arg(long)]
+    switchover: bool,
+    /// Connections of that pgbench.
+    #[arg(long, default_value_t = 100)]
+    clients: usize,
     /// How long an idle cluster is watched.
     #[arg(long, default_value_t = 30)]
     idle_seconds: u64,
@@ -72,6 +79,11 @@ async fn main() {
             only: arguments.only,
         };
         return show(proxy::measure(&extent).await);
+    }
+    if arguments.switchover {
+        let table = switchover::measure(arguments.trials, arguments.clients, &arguments.mode).await;
+        println!("{table}");
+        return;
     }
     let floor = floor::promotion(arguments.trials).await;
     let mut rows = Vec::new();
@@ -136,6 +148,14 @@ fn middle(sorted: &[f64]) -> f64 {
     } else {
         sorted[half]
     }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a trial of months would lose a nanosecond"
+)]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
 }
 
 /// The same for counts.
