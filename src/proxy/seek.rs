@@ -94,7 +94,7 @@ impl Seeker<'_> {
                 {
                     Some(found)
                 }
-                (_, Some((endpoint, epoch))) => self.connect(endpoint, *epoch, &mut routes).await,
+                (_, Some((endpoint, epoch))) => self.connect(endpoint, *epoch, &routes).await,
                 _ => None,
             };
             if let Some(mut found) = fresh {
@@ -142,13 +142,15 @@ impl Seeker<'_> {
         &self,
         endpoint: &Endpoint,
         epoch: Option<Epoch>,
-        routes: &mut watch::Receiver<Arc<Routes>>,
+        routes: &watch::Receiver<Arc<Routes>>,
     ) -> Option<Found> {
         let load = self.house.loads.enter(endpoint.clone(), 0)?;
+        // What is new stays new for whoever looks at the routes next.
+        let mut news = routes.clone();
         let connected = tokio::select! {
             connected = connect(endpoint) => connected.ok(),
             // It may be somewhere else now.
-            _ = routes.changed() => None,
+            _ = news.changed() => None,
         };
         Some(Found {
             stream: connected?,
