@@ -191,6 +191,11 @@ pub const RULES: &[Rule] = &[
         judge: await_former,
     },
     Rule {
+        name: "unaware",
+        says: "The best standby was elected under this lead already and does not know of it: wait, and if it lasts let another node lead, whom it may hear.",
+        judge: unaware,
+    },
+    Rule {
         name: "lease-over",
         says: "Every lease of the silent primary is over: promote the best standby.",
         judge: lease_over,
@@ -462,11 +467,26 @@ fn await_former(view: &View<'_>) -> Option<Verdict> {
     ))
 }
 
-fn lease_over(view: &View<'_>) -> Option<Verdict> {
+/// Who is heard, but never hears its leader, would be elected again with every lease, and nobody else. Under another
+/// lead it is elected once more: then it may hear of it.
+fn unaware(view: &View<'_>) -> Option<Verdict> {
+    let (name, best) = silent_and_best(view)?;
+    let elected_here = !view.state.is_confirmed() && view.held_since > view.lead_since;
+    (best.name == *name && elected_here).then_some(())?;
+    stand(format!("{name} was elected and does not know of it"))
+}
+
+/// In asynchronous mode, the holder that is silent and the best of those who may be promoted.
+fn silent_and_best<'a>(view: &View<'a>) -> Option<(&'a MemberName, Candidate)> {
     (!view.state.sync.is_on()).then_some(())?;
-    let (name, epoch) = view.state.primacy.held()?;
+    let (name, _) = view.state.primacy.held()?;
     view.ended().is_none().then_some(())?;
-    let best = candidates(view).into_iter().next()?;
+    Some((name, candidates(view).into_iter().next()?))
+}
+
+fn lease_over(view: &View<'_>) -> Option<Verdict> {
+    let (name, best) = silent_and_best(view)?;
+    let (_, epoch) = view.state.primacy.held()?;
     let reason = format!(
         "{name} is silent and every lease for epoch {epoch} is over; {} has {}",
         best.name, best.reach

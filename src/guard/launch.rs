@@ -32,10 +32,21 @@ impl Inherited {
     }
 }
 
-/// Secrets and settings of the daemon, and what belongs to its supervisor, are not for PostgreSQL.
+/// Secrets and settings of the daemon, and what belongs to its supervisor, are not for PostgreSQL. Nor is what an
+/// operator's shell says to libpq: a standby's receiver would take that for whatever `primary_conninfo` leaves out, and
+/// its password instead of the one in the password file.
 pub(super) fn may_inherit(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"PATRONI_", b"MATRIARCH_", b"LISTEN_", b"WATCHDOG_"];
-    name != b"NOTIFY_SOCKET" && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    const NAMES: [&[u8]; 7] = [
+        b"NOTIFY_SOCKET",
+        b"PGPASSWORD",
+        b"PGOPTIONS",
+        b"PGSERVICE",
+        b"PGTARGETSESSIONATTRS",
+        b"PGREQUIREAUTH",
+        b"PGCHANNELBINDING",
+    ];
+    !NAMES.contains(&name) && !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A postmaster may be protected as the daemon is; the backends, which use the memory, are not: PostgreSQL's own way.
@@ -191,6 +202,7 @@ mod tests {
             "MATRIARCH_RAFT_PASSWORD",
             "NOTIFY_SOCKET",
             "LISTEN_FDS",
+            "PGPASSWORD",
         ] {
             assert!(!may_inherit(name.as_bytes()), "{name}");
         }

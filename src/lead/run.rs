@@ -184,7 +184,7 @@ fn poke(group: &Group) {
 pub fn is_stuck(rule: &str) -> bool {
     matches!(
         rule,
-        "unprovable" | "proof-wanting" | "nobody" | "rising" | "resuming" | "deadline-unknown"
+        "unprovable" | "proof-wanting" | "nobody" | "rising" | "resuming" | "deadline-unknown" | "unaware"
     )
 }
 
