@@ -245,6 +245,13 @@ impl Arena {
         std::fs::write(path, format!("{offset_s:+}\n")).map_err(|error| error.to_string())
     }
 
+    /// Has a node's wall clock run at so many percent of its pace from now on; `set_clock` sets it right.
+    pub fn set_pace(&self, node: usize, percent: u32) -> Result<(), String> {
+        let path = self.herd.nodes[node].dir.with_extension("clock");
+        let pace = f64::from(percent) / 100.0;
+        std::fs::write(path, format!("+0 x{pace}\n")).map_err(|error| error.to_string())
+    }
+
     /// What a service manager does: a daemon that ended by itself is noted and started again.
     pub fn supervise(&mut self) {
         for i in 0..NODES {

@@ -116,6 +116,8 @@ faults! {
     SyncDaemon = "sync-daemon",
     /// A node's wall clock jumps by hours.
     ClockJump = "clock-jump",
+    /// A node's wall clock runs at half, four fifths, six fifths or twice its pace.
+    ClockDrift = "clock-drift",
 }
 
 impl Fault {
@@ -143,7 +145,7 @@ impl Fault {
             Self::DiskFull | Self::DiskDead | Self::PowerOne | Self::PowerTwo | Self::PowerAll => {
                 Some(Tool::Disk)
             }
-            Self::ClockJump => Some(Tool::Faketime),
+            Self::ClockJump | Self::ClockDrift => Some(Tool::Faketime),
             Self::SyncPostgres | Self::SyncDaemon => Some(Tool::Preload),
             _ => None,
         }
@@ -196,6 +198,7 @@ impl Fault {
             | Self::Switchover
             | Self::KillInSwitchover
             | Self::ClockJump => hurt_moment::inject(self, arena, pick).await,
+            Self::ClockDrift => hurt_moment::drift(arena, pick).await,
         }
     }
 }

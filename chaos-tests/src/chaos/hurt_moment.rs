@@ -1,4 +1,4 @@
-//! Faults that must hit a moment: a promotion, a base backup, a rewind; restarts in turn; clocks that jump.
+//! Faults that must hit a moment: a promotion, a base backup, a rewind; restarts in turn; clocks that jump or drift.
 
 use crate::chaos::arena::{Arena, NODES};
 use crate::chaos::fault::{self, Fault, Hurt, Remedy};
@@ -12,6 +12,9 @@ use std::time::Duration;
 const MOMENT_NS: u64 = 15_000_000_000;
 /// How long a stop in order may take.
 const STOP_NS: u64 = 60_000_000_000;
+
+/// Between two looks at a clock whose pace is wanted.
+const PACED: Duration = Duration::from_secs(1);
 
 /// Makes one of them happen.
 pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
@@ -45,6 +48,39 @@ pub async fn inject(fault: Fault, arena: &mut Arena, pick: u64) -> Result<Hurt, 
             ))
         }
     }
+}
+
+/// A wall clock that runs too slow or too fast. The proof: how far PostgreSQL's own went meanwhile.
+pub async fn drift(arena: &mut Arena, pick: u64) -> Result<Hurt, String> {
+    let node = fault::any(arena, pick)?;
+    let percent = [50, 80, 120, 200][usize::try_from(pick / 8 % 4).unwrap()];
+    arena.set_pace(node, percent)?;
+    match pace_of(arena, node).await {
+        Ok(pace) if (pace - f64::from(percent) / 100.0).abs() < 0.1 => {
+            let witness = format!("PostgreSQL's clock runs at {pace:.2} of its pace");
+            let remedies = vec![Remedy::SetClock(node)];
+            Ok(Hurt::new(Fault::ClockDrift, vec![node], witness, remedies))
+        }
+        outcome => {
+            arena.set_clock(node, 0)?;
+            Err(format!("the clock did not drift: {outcome:?}, not {percent} %"))
+        }
+    }
+}
+
+/// How fast PostgreSQL's clock goes on a node, by two looks.
+async fn pace_of(arena: &Arena, node: usize) -> Result<f64, String> {
+    let look = async || {
+        let text = arena.herd.nodes[node]
+            .sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            .await?;
+        let there: i64 = text.parse().map_err(|_| "no clock was read")?;
+        Ok::<_, String>((boot_ns(), there))
+    };
+    let first = look().await?;
+    tokio::time::sleep(PACED).await;
+    let second = look().await?;
+    Ok((second.1 - first.1) as f64 * 1e3 / (second.0 - first.0) as f64)
 }
 
 /// Waits for a moment without pause: it may last for milliseconds only.
