@@ -41,7 +41,7 @@ impl Postgres {
                 .entry(timeline)
                 .or_insert_with(|| self.ancestors(timeline));
             if let Some((parent, fork)) = self.parent_of(&names, &half, ancestors, start, size)
-                && is_half(&path, &parent, fork).map_err(PostgresError::file("compare the segment", &path))?
+                && is_half(&path, &parent, fork).unwrap_or_else(|why| passed_over(&path, &why))
             {
                 half.push(path);
             }
@@ -90,6 +90,13 @@ impl Postgres {
         }
         None
     }
+}
+
+/// What cannot be compared is left alone, and keeps nobody from a promotion or a start: a running server renames and
+/// removes old segments at any time, and an end of another kind has PostgreSQL's own words.
+fn passed_over(path: &Path, why: &io::Error) -> bool {
+    tracing::debug!("{}: {why}", path.display());
+    false
 }
 
 /// Whether `child` begins as `parent`, is zero from somewhere before the fork to its end, and `parent` is not.
@@ -179,5 +186,8 @@ mod tests {
             !is_half(&paths[0], &paths[1], FORK as u64).unwrap(),
             "the parent has no more"
         );
+        let gone = dir.path().join("gone");
+        let error = is_half(&paths[0], &gone, FORK as u64).unwrap_err();
+        assert!(!passed_over(&gone, &error), "what cannot be compared stays");
     }
 }
