@@ -273,6 +273,11 @@ impl Node {
         rest::get(self.ip, REST_PORT, path).await
     }
 
+    /// The same, and nothing older than this question.
+    pub async fn latest(&self, path: &str) -> Option<(u16, String)> {
+        rest::latest(self.ip, REST_PORT, path).await
+    }
+
     /// Sends an order with a JSON body: status and body of the answer.
     pub async fn order(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let answer = rest::send(self.ip, REST_PORT, method, path, body).await;

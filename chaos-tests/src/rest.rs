@@ -20,30 +20,45 @@ pub async fn get(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
         .flatten()
 }
 
+/// The same, and nothing older than this question, whichever node a change went through.
+pub async fn latest(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
+    let talk = exchange(ip, port, "GET", path, String::new(), Some("no-cache"));
+    tokio::time::timeout(SEND_DEADLINE, talk).await.ok().flatten()
+}
+
 /// Status and body of a request that changes something, which may take its time.
 pub async fn send(ip: Ipv4Addr, port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-    let talk = exchange(ip, port, method, path, body.to_owned());
+    let talk = exchange(ip, port, method, path, body.to_owned(), None);
     tokio::time::timeout(SEND_DEADLINE, talk).await.ok().flatten()
 }
 
 async fn ask(ip: Ipv4Addr, port: u16, path: &str) -> Option<(u16, String)> {
-    exchange(ip, port, "GET", path, String::new()).await
+    exchange(ip, port, "GET", path, String::new(), None).await
 }
 
-async fn exchange(ip: Ipv4Addr, port: u16, method: &str, path: &str, body: String) -> Option<(u16, String)> {
+async fn exchange(
+    ip: Ipv4Addr,
+    port: u16,
+    method: &str,
+    path: &str,
+    body: String,
+    cache_control: Option<&str>,
+) -> Option<(u16, String)> {
     let stream = TcpStream::connect((ip, port)).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .ok()?;
     // The task ends with the connection, which ends with `sender`.
     tokio::spawn(connection);
-    let request = hyper::Request::builder()
+    let mut request = hyper::Request::builder()
         .method(method)
         .uri(path)
         .header(hyper::header::HOST, format!("{ip}:{port}"))
-        .header(hyper::header::CONNECTION, "close")
-        .body(Full::<Bytes>::from(body))
-        .ok()?;
+        .header(hyper::header::CONNECTION, "close");
+    if let Some(word) = cache_control {
+        request = request.header(hyper::header::CACHE_CONTROL, word);
+    }
+    let request = request.body(Full::<Bytes>::from(body)).ok()?;
     let answer = sender.send_request(request).await.ok()?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.ok()?.to_bytes();

@@ -8,7 +8,7 @@
 //! What a body means is a pure function of it; what is checked against the cluster is checked where it is carried out.
 
 use super::wire::Reply;
-use crate::cluster::{Done, HandoverOrder, Order};
+use crate::cluster::{Done, HandoverOrder, Order, Revision};
 use crate::lead::Orders;
 use crate::node::{NodeOrder, NodeOrders};
 use axum::body::{Body, to_bytes};
@@ -32,6 +32,11 @@ impl Operator {
     /// From now on orders are carried out.
     pub fn open(&self, cluster: Orders, node: NodeOrders) {
         let _ = self.0.set((cluster, node));
+    }
+
+    /// The revision that holds whatever was answered before, where a leader can be asked for it.
+    pub(super) async fn look(&self) -> Option<Revision> {
+        self.0.get()?.0.look().await
     }
 }
 

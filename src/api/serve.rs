@@ -5,7 +5,7 @@ use super::gate::{Gate, bind};
 use super::operate::{self, Operator};
 use super::query::Query;
 use super::resolve;
-use super::route::{Ask, Identity, answer, is_guarded};
+use super::route::{Ask, Identity, answer, is_guarded, segment};
 use super::stream::{Stay, Streams};
 use super::tls::{Tls, TlsError, TlsOptions, tls};
 use super::wire::{Kind, Reply};
@@ -18,12 +18,15 @@ use axum::{Extension, Router};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Connections at one time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
+/// A reader who wants the latest waits so long for it, which is less than our own command waits for an answer.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What the door needs to know.
 #[derive(Clone, Debug)]
@@ -331,6 +334,28 @@ impl Door {
         let access = self.terms.borrow().access.clone();
         access.check(segment, &caller, &member_hosts(facts), &self.resolved.borrow())
     }
+
+    /// Waits until this node shows everything that was agreed before. Without a leader it shows what it knows.
+    async fn catch_up(&self) {
+        let mut facts = self.facts.clone();
+        let shown = async {
+            let revision = self.operator.look().await?;
+            let has = |facts: &Option<Arc<Facts>>| {
+                let facts = facts.as_ref();
+                facts.is_some_and(|facts| facts.state.revision >= revision)
+            };
+            facts.wait_for(has).await.ok().map(|_| ())
+        };
+        let _ = tokio::time::timeout(CATCH_UP, shown).await;
+    }
+}
+
+/// Whether a reader accepts nothing older than its question. What a node shows otherwise may be one heartbeat old.
+/// `no-cache` is HTTP's word for it (RFC 9111, section 5.2.1.4). Probes judge this node alone, and never wait.
+fn wants_the_latest(request: &Request) -> bool {
+    let agreed = matches!(segment(request.uri().path()), "cluster" | "config" | "history");
+    let word = request.headers().get(header::CACHE_CONTROL);
+    agreed && request.method().is_safe() && word.is_some_and(|word| word == "no-cache")
 }
 
 async fn respond(
@@ -342,6 +367,9 @@ async fn respond(
     let waiting = stay.clone();
     if let Some(response) = door.streams.page(request.method(), request.uri().path(), stay) {
         return response;
+    }
+    if wants_the_latest(&request) {
+        door.catch_up().await;
     }
     let facts = door.facts.borrow().clone();
     let verb = operate::find(request.method(), request.uri().path());

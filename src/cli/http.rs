@@ -129,6 +129,10 @@ fn request(question: &Question<'_>, authority: &str, trust: &Trust) -> Result<Re
             format!("Basic {}", BASE64_STANDARD.encode(pair)),
         );
     }
+    // What somebody has just done through another node is seen too.
+    if question.method.is_safe() {
+        request = request.header(header::CACHE_CONTROL, "no-cache");
+    }
     if let Some(tag) = question.if_match {
         request = request.header(header::IF_MATCH, tag);
     }

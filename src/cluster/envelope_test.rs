@@ -79,6 +79,7 @@ fn orders() -> Vec<(&'static str, Order)> {
                 member: "c".to_owned(),
             },
         ),
+        ("OrderLook", Order::Look),
     ]
 }
 

@@ -34,6 +34,8 @@ pub enum Order {
         /// Its name.
         member: String,
     },
+    /// Nothing: whoever asks wants to see all that was agreed before, whichever node it was asked of.
+    Look,
 }
 
 /// A switchover or a failover as it was asked for: words, not judged yet.

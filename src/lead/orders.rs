@@ -91,6 +91,13 @@ impl Orders {
         }
     }
 
+    /// The revision that holds every order that was answered before this call: what is read from there on is
+    /// linearizable (Raft dissertation, section 6.4). `None`: no leader answers.
+    pub async fn look(&self) -> Option<Revision> {
+        let done = self.attempt(&Order::Look).await?;
+        (done.status == 200).then_some(done.revision)
+    }
+
     async fn find_leader(&self, order: &Order) -> Done {
         let until = clock::now().plus(FIND_LEADER_MS);
         loop {
@@ -204,6 +211,7 @@ impl Orders {
             }
             Order::Add { member } => Some(membership::add(state, member)),
             Order::CancelHandover => self.desk.look(&agreed, now, wall_ms, handover::cancel),
+            Order::Look => Some(Judged::Answer(Done::text(200, "").at(state.revision))),
         };
         judged
             .unwrap_or_else(|| Judged::Answer(Done::text(503, "this node has only begun to lead, try again")))
@@ -227,6 +235,7 @@ enum Ground {
     Config(String),
     Handover(Option<Handover>),
     Members(Vec<String>),
+    Nothing,
 }
 
 impl Ground {
@@ -237,6 +246,7 @@ impl Ground {
             Order::Remove { .. } | Order::Add { .. } => {
                 Self::Members(state.removed.keys().map(ToString::to_string).collect())
             }
+            Order::Look => Self::Nothing,
         }
     }
 }

@@ -226,7 +226,25 @@ async fn changes_at_the_same_moment_are_all_made_or_refused() {
         }
     }
     assert!(expected.len() >= 10, "somebody wins in every round: {expected:?}");
-    let (_, config) = herd.nodes[0].get("/config").await.unwrap();
+    let (_, config) = herd.nodes[0].latest("/config").await.unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!(config["app"], serde_json::json!(expected));
+}
+
+/// Whoever asks for the latest is not shown a node's view of a heartbeat ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_through_one_node_is_read_through_the_others() {
+    let herd = Herd::three().await;
+    herd.await_primary(20, |_| true).await;
+    for round in 0..30 {
+        let change = format!(r#"{{"round": {round}}}"#);
+        let (status, text) = asked(&herd, round % 3, "PATCH", "/config", &change).await;
+        assert_eq!(status, 200, "{text}");
+        for node in &herd.nodes {
+            let (status, text) = node.latest("/config").await.unwrap();
+            assert_eq!(status, 200, "{text}");
+            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(config["round"], round, "{}", node.name);
+        }
+    }
 }
