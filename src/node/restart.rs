@@ -15,9 +15,10 @@ use super::job::Purpose;
 use super::jobs;
 use super::restart_request::Request;
 use crate::clock;
-use crate::cluster::{Done, Epoch, Moment, Role, State};
+use crate::cluster::{Done, Epoch, Moment, PostgresState, Report, Role, State};
 use crate::decide::duty::{Data, Duty, Process};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -25,6 +26,8 @@ use tokio::sync::oneshot;
 const BEFORE_START_MS: u64 = 290_000;
 /// How long a fast stop of a primary may take before it becomes an immediate one: clients are waiting.
 const STOP: Duration = Duration::from_secs(60);
+/// A server that was started again shows itself within this time.
+const SHOWN: Duration = Duration::from_secs(2);
 
 /// What operators have asked of this node and is not over.
 #[derive(Default)]
@@ -262,7 +265,8 @@ impl Agent {
         self.look_at_schedule();
     }
 
-    /// Says what became of it.
+    /// Says what became of it, and good news once every node can have heard that the server runs: whoever asked will
+    /// look at the list of members next.
     pub(super) fn restarted(&mut self, well: bool) {
         let Some(again) = self.wishes.again.take() else {
             return;
@@ -273,10 +277,21 @@ impl Agent {
             Done::text(503, "restart failed")
         };
         tracing::info!("{}", done.text);
-        if let Some(answer) = again.answer {
+        let Some(answer) = again.answer else { return };
+        let mut report = self.parts.report.subscribe();
+        let heard = Duration::from_millis(self.parts.settings.borrow().report_interval_ms);
+        tokio::spawn(async move {
+            if well {
+                let runs = |report: &Arc<Report>| {
+                    let postgres = report.postgres.as_ref();
+                    postgres.is_some_and(|postgres| postgres.state == PostgresState::Running)
+                };
+                let _ = tokio::time::timeout(SHOWN, report.wait_for(runs)).await;
+                tokio::time::sleep(heard).await;
+            }
             // Whoever asked may have gone.
             let _ = answer.send(done);
-        }
+        });
     }
 
     fn look_at_schedule(&mut self) {

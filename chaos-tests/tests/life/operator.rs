@@ -334,6 +334,8 @@ async fn a_script_restarts_reloads_and_copies_a_replica_anew() {
         text.ends_with(&format!("Success: restart on member {name}\n")),
         "{text}"
     );
+    let listed = ctl.well("list").await;
+    assert!(!listed.contains("restarting"), "{listed}");
     assert_ne!(
         started,
         herd.nodes[replica].sql(begun).await.unwrap(),
