@@ -18,4 +18,5 @@ mod private_key;
 pub mod proxy;
 pub mod sys;
 mod systemd;
+mod tls_client;
 pub mod vip;

@@ -34,6 +34,7 @@ fn login(name: &str, password: &str) -> Login {
     Login {
         username: name.to_owned(),
         password: Some(password.to_owned()),
+        key_password: None,
         options: BTreeMap::new(),
     }
 }

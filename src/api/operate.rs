@@ -34,6 +34,11 @@ impl Operator {
         let _ = self.0.set((cluster, node));
     }
 
+    /// What this node knows to be agreed.
+    pub(super) fn agreed(&self) -> Option<Revision> {
+        Some(self.0.get()?.0.agreed())
+    }
+
     /// The revision that holds whatever was answered before, where a leader can be asked for it.
     pub(super) async fn look(&self) -> Option<Revision> {
         self.0.get()?.0.look().await
@@ -199,6 +204,11 @@ pub(super) fn find(method: &Method, path: &str) -> Option<&'static Verb> {
 }
 
 impl Verb {
+    /// Whether the order is for the node that is asked, and not for the cluster.
+    pub(super) fn concerns_this_node(&self) -> bool {
+        matches!(self.segment, "restart" | "reload" | "reinitialize")
+    }
+
     /// Carries the request out, or says why not.
     pub(super) async fn run(&self, operator: &Operator, caller: IpAddr, request: Request) -> Reply {
         let (head, body) = request.into_parts();

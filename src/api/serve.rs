@@ -2,7 +2,7 @@
 
 use super::access::{Access, Caller, Resolved};
 use super::gate::{Gate, bind};
-use super::operate::{self, Operator};
+use super::operate::{self, Operator, Verb};
 use super::query::Query;
 use super::resolve;
 use super::route::{Ask, Identity, answer, is_guarded, segment};
@@ -10,7 +10,7 @@ use super::stream::{Stay, Streams};
 use super::tls::{Tls, TlsError, TlsOptions, tls};
 use super::wire::{Kind, Reply};
 use crate::clock;
-use crate::cluster::Facts;
+use crate::cluster::{Facts, Revision};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -337,16 +337,37 @@ impl Door {
 
     /// Waits until this node shows everything that was agreed before. Without a leader it shows what it knows.
     async fn catch_up(&self) {
-        let mut facts = self.facts.clone();
         let shown = async {
-            let revision = self.operator.look().await?;
-            let has = |facts: &Option<Arc<Facts>>| {
-                let facts = facts.as_ref();
-                facts.is_some_and(|facts| facts.state.revision >= revision)
-            };
-            facts.wait_for(has).await.ok().map(|_| ())
+            if let Some(revision) = self.operator.look().await {
+                self.shows(revision).await;
+            }
         };
         let _ = tokio::time::timeout(CATCH_UP, shown).await;
+    }
+
+    /// Waits until whoever asked this node for a change finds it here: a script asks next what has become of it.
+    async fn follow_up(&self, verb: &Verb) {
+        let mut facts = self.facts.clone();
+        facts.mark_unchanged();
+        let shown = async {
+            if verb.concerns_this_node() {
+                // It is shown at the next pass of its loop.
+                let _ = facts.changed().await;
+            }
+            if let Some(revision) = self.operator.agreed() {
+                self.shows(revision).await;
+            }
+        };
+        let _ = tokio::time::timeout(CATCH_UP, shown).await;
+    }
+
+    async fn shows(&self, revision: Revision) {
+        let has = |facts: &Option<Arc<Facts>>| {
+            facts
+                .as_ref()
+                .is_some_and(|facts| facts.state.revision >= revision)
+        };
+        let _ = self.facts.clone().wait_for(has).await;
     }
 }
 
@@ -378,6 +399,9 @@ async fn respond(
         (Ok(()), Some(verb)) => {
             waiting.send_replace(Stay::Ordering);
             let reply = verb.run(&door.operator, visitor.address, request).await;
+            if reply.status.is_success() {
+                door.follow_up(verb).await;
+            }
             waiting.send_replace(Stay::Answered);
             reply
         }

@@ -2,9 +2,10 @@
 
 use super::client::Client;
 use super::out::CliError;
-use super::target::{ClientIdentity, ClusterAddress, Trust};
+use super::target::{ClusterAddress, Trust};
 use crate::api::fixtures::facts;
 use crate::api::{Access, ApiHandle, ApiOptions, Identity, Operator, TlsOptions, VerifyClient, serve};
+use crate::tls_client::ClientIdentity;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;

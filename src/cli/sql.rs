@@ -169,7 +169,7 @@ async fn connect(member: &Member, login: &Login) -> Result<Client, String> {
         Ssl::Verify(root) => (SslMode::Require, Some(root)),
     };
     config.ssl_mode(mode);
-    let tls = super::tls::client_config(trust.is_none(), trust.map(PathBuf::as_path), None)?;
+    let tls = crate::tls_client::client_config(trust.is_none(), trust.map(PathBuf::as_path), None)?;
     let reached = config.connect(MakeRustlsConnect::new(tls));
     let (client, connection) = match tokio::time::timeout(CONNECT, reached).await {
         Ok(Ok(pair)) => pair,

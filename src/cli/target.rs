@@ -2,7 +2,8 @@
 
 use super::out::CliError;
 use super::talk::Talk;
-use crate::config::{self, Credentials, Operator, Secret};
+use crate::config::{self, Credentials, Operator};
+use crate::tls_client::ClientIdentity;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,17 +57,6 @@ pub struct Trust {
     pub identity: Option<ClientIdentity>,
     /// Name and password, for whatever changes something.
     pub login: Option<Credentials>,
-}
-
-/// The certificate of whoever types the command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientIdentity {
-    /// The certificate (PEM).
-    pub certificate: PathBuf,
-    /// Its key (PEM).
-    pub key: PathBuf,
-    /// The key's password.
-    pub password: Option<Secret>,
 }
 
 /// A cluster to ask.

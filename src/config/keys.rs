@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Options,
     /// A mapping of names to single values.
     Table,
+    /// A line of the log, or a list of its fields.
+    Line,
     /// Anything.
     Any,
 }
@@ -124,7 +126,8 @@ const fn store(path: &'static str) -> Key {
 
 use Given::{Default, Optional, Required};
 use Kind::{
-    Address, Any, Bytes, Choice, Duration, Flag, List, Number, Options, Path, Seconds, Secret, Table, Text,
+    Address, Any, Bytes, Choice, Duration, Flag, Line, List, Number, Options, Path, Seconds, Secret, Table,
+    Text,
 };
 
 const DCS_ONLY: &str = "it belongs to bootstrap.dcs, and Patroni does not read it here either";
@@ -353,10 +356,10 @@ pub(crate) const KEYS: &[Key] = &[
     used("watchdog.safety_margin", Number(-1, 300), Default("5"), "Seconds that the watchdog's timeout is shorter than ttl; -1, and where nothing is left: half of ttl."),
     used("watchdog.driver", Choice(&["default", "testing"]), Default("default"), "default: the kernel's interface; testing: Patroni's words on a pipe."),
     // ---- log
-    used("log.level", Choice(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]), Default("INFO"), "The least important level that is written."),
+    used("log.level", Choice(&["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET", "WARN", "FATAL"]), Default("INFO"), "The least important level that is written."),
     used("log.loggers", Table, Optional("{matriarch.api: WARNING}"), "Levels of single modules of ours."),
     used("log.type", Choice(&["plain", "json"]), Default("plain"), "Plain lines or JSON."),
-    used("log.format", Any, Optional("'%(asctime)s %(levelname)s: %(message)s'"), "How a line looks, in the words of Python's logging. Default: this. For JSON a list of fields, [asctime, {levelname: level}, message]."),
+    used("log.format", Line, Optional("'%(asctime)s %(levelname)s: %(message)s'"), "How a line looks, in the words of Python's logging. Default: this. For JSON a list of fields, [asctime, {levelname: level}, message]."),
     used("log.dateformat", Text, Optional("'%Y-%m-%d %H:%M:%S'"), "How a time looks, in the words of strftime. Default: like 2026-11-21 11:06:05,123."),
     used("log.static_fields", Table, Optional("{app: herd}"), "Keys and values that every JSON line has."),
     used("log.max_queue_size", Number(1, 1_000_000), Default("1000"), "Lines that may wait to be written; more are counted and left out."),

@@ -22,6 +22,13 @@ const STORES: [&str; 7] = [
     "CITUS",
 ];
 
+/// What Patroni called variables before; the newer name, which sorts behind the older, wins.
+const OLD_NAMES: [(&str, &str); 3] = [
+    ("LOGFORMAT", "LOG_FORMAT"),
+    ("LOGLEVEL", "LOG_LEVEL"),
+    ("LOG_DATEFMT", "LOG_DATEFORMAT"),
+];
+
 /// Everything that was written, merged into one tree.
 pub(crate) struct Written {
     pub(crate) root: Node,
@@ -155,6 +162,10 @@ fn variables(written: &mut Written, prefix: &str, env: &BTreeMap<String, String>
             source: Arc::from(format!("environment variable {variable}").as_str()),
             line: None,
         };
+        let name = OLD_NAMES
+            .iter()
+            .find(|(old, _)| *old == name)
+            .map_or(name, |(_, new)| *new);
         if let Some((path, kind)) = known.get(name) {
             if !text.is_empty() {
                 written.root.set(path, value(text, *kind, &place));
@@ -187,11 +198,19 @@ fn variables(written: &mut Written, prefix: &str, env: &BTreeMap<String, String>
     }
 }
 
-/// A variable's text: lists and mappings are YAML, everything else is taken as it is.
+/// A variable's text: lists and mappings are YAML, everything else is taken as it is. Patroni's brackets may be left out.
 fn value(text: &str, kind: Kind, place: &Place) -> Node {
-    let structured = matches!(kind, Kind::Table | Kind::Options)
-        || (kind == Kind::List && text.trim_start().starts_with(['[', '-']));
-    if structured {
+    let bare = !text.trim_start().starts_with(['[', '-', '{']) && !text.contains('\n');
+    let structured = match kind {
+        Kind::Table if bare => Some(format!("{{{text}}}")),
+        // A line of the log names its fields so; whatever names none is a list of them.
+        Kind::Line if !text.contains("%(") && bare => Some(format!("[{text}]")),
+        Kind::Line if text.contains("%(") => None,
+        Kind::List if bare => None,
+        Kind::Table | Kind::Options | Kind::Line | Kind::List => Some(text.to_owned()),
+        _ => None,
+    };
+    if let Some(text) = structured {
         // A one-entry mapping makes any YAML value readable by the reader of documents.
         let wrapped = format!("value:\n  {}\n", text.replace('\n', "\n  "));
         if let Ok(document) = yaml::parse(&place.source, &wrapped)

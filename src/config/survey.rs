@@ -95,7 +95,7 @@ fn normal(node: &Node) -> String {
 
 fn shape(reader: &mut Reader, node: &Node, path: &str, kind: Kind) {
     let wanted = match (kind, &node.value) {
-        (_, Value::Null) | (Kind::Any, _) => return,
+        (_, Value::Null) | (Kind::Any | Kind::Line, _) => return,
         (Kind::Table, Value::Map(_)) | (Kind::Options, Value::Map(_) | Value::List(_)) => return,
         (Kind::Table, _) => "must be a mapping of names to values",
         (Kind::Options, _) => "must be a list of options",

@@ -154,6 +154,33 @@ fn variables_overrule_the_file() {
     );
 }
 
+/// Every variable that Patroni knows, apart from those of its stores, sets what it sets there.
+#[test]
+fn each_of_patronis_variables_is_read() {
+    let text = std::fs::read_to_string(testdata().join("variables.txt")).unwrap();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (assignment, expected) = line.split_once(" -> ").unwrap();
+        let (name, value) = assignment.split_once('=').unwrap();
+        let written = sources::read(&testdata().join("base.yml"), &env(&[(name, value)]))
+            .unwrap_or_else(|problems| panic!("{line}: {problems:?}"));
+        let warnings: Vec<_> = written.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, Vec::<String>::new(), "{line}");
+        let (path, wanted) = expected.split_once(' ').unwrap();
+        let found = written.root.at(path).map(|node| node.json().to_string());
+        assert_eq!(found.as_deref(), Some(wanted), "{line}");
+    }
+    // A newer name goes before an older one.
+    let both = env(&[("PATRONI_LOGLEVEL", "DEBUG"), ("PATRONI_LOG_LEVEL", "WARNING")]);
+    assert_eq!(
+        load(&testdata().join("base.yml"), &both)
+            .unwrap()
+            .config
+            .log
+            .level,
+        "WARNING"
+    );
+}
+
 #[test]
 fn a_variable_can_hold_the_whole_file() {
     let text = std::fs::read_to_string(testdata().join("base.yml")).unwrap();

@@ -11,6 +11,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+const PG_ARENAS: &str = "PG_MALLOC_ARENA_MAX";
+
 /// What the guard was started with and PostgreSQL shall have again.
 #[derive(Debug)]
 pub(super) struct Inherited {
@@ -24,19 +26,36 @@ impl Inherited {
     pub(super) fn take() -> Self {
         let oom_score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         Self {
-            env: std::env::vars_os()
-                .filter(|(name, _)| may_inherit(name.as_bytes()))
-                .collect(),
+            env: for_postgres(std::env::vars_os().collect()),
             oom_score,
         }
     }
+}
+
+/// What PostgreSQL may inherit. Patroni's users limit its arenas, and not the daemon's, by a name of their own.
+fn for_postgres(mut all: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    all.retain(|(name, _)| may_inherit(name.as_bytes()));
+    if all.iter().any(|(name, _)| name == PG_ARENAS) {
+        all.retain(|(name, _)| name != ARENAS);
+        for (name, _) in all.iter_mut().filter(|(name, _)| name == PG_ARENAS) {
+            *name = ARENAS.into();
+        }
+    }
+    all
 }
 
 /// Secrets and settings of the daemon, and what belongs to its supervisor, are not for PostgreSQL. Nor is what an
 /// operator's shell says to libpq: a standby's receiver would take that for whatever `primary_conninfo` leaves out, and
 /// its password instead of the one in the password file.
 pub(super) fn may_inherit(name: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 4] = [b"PATRONI_", b"MATRIARCH_", b"LISTEN_", b"WATCHDOG_"];
+    const PREFIXES: [&[u8]; 5] = [
+        b"PATRONI_",
+        b"MATRIARCH_",
+        b"KUBERNETES_",
+        b"LISTEN_",
+        b"WATCHDOG_",
+    ];
     const NAMES: [&[u8]; 7] = [
         b"NOTIFY_SOCKET",
         b"PGPASSWORD",
@@ -186,13 +205,23 @@ fn become_user(identity: &Identity) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{may_inherit, spare_backends};
+    use super::{for_postgres, may_inherit, spare_backends};
 
     #[test]
     fn backends_are_spared_a_protection_only_where_there_is_one() {
         for (score, variables) in [("-900\n", 2), ("0\n", 0), ("300\n", 0), ("", 0)] {
             assert_eq!(spare_backends(score).len(), variables, "{score:?}");
         }
+    }
+
+    #[test]
+    fn the_arenas_of_postgresql_have_a_name_of_their_own() {
+        let given =
+            |pairs: &[(&str, &str)]| for_postgres(pairs.iter().map(|(a, b)| (a.into(), b.into())).collect());
+        let ours = ("MALLOC_ARENA_MAX", "8");
+        assert_eq!(given(&[ours]), [(ours.0.into(), ours.1.into())]);
+        let both = given(&[ours, ("PG_MALLOC_ARENA_MAX", "1"), ("KUBERNETES_PORT", "x")]);
+        assert_eq!(both, [("MALLOC_ARENA_MAX".into(), "1".into())]);
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Orders {
         }
     }
 
+    /// What this node knows to be agreed.
+    pub fn agreed(&self) -> Revision {
+        self.state.borrow().revision
+    }
+
     /// The revision that holds every order that was answered before this call: what is read from there on is
     /// linearizable (Raft dissertation, section 6.4). `None`: no leader answers.
     pub async fn look(&self) -> Option<Revision> {

@@ -413,6 +413,10 @@ fn login(login: &config::Login) -> postgres::Login {
     postgres::Login {
         username: login.username.clone(),
         password: login.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        key_password: login
+            .sslpassword
+            .as_ref()
+            .map(|secret| secret.reveal().to_owned()),
         options,
     }
 }

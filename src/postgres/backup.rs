@@ -1,6 +1,7 @@
 //! Copies the data of a running server.
 
 use super::aside::is_ours;
+use super::conninfo::Remote;
 use super::run::Program;
 use super::{Postgres, PostgresError, files};
 use crate::cluster::Endpoint;
@@ -29,11 +30,9 @@ impl Postgres {
         }
         files::remove_tree_aside(&target).await?;
         files::make_private_dir(&target, self.owner())?;
-        let program = Program::new("pg_basebackup", DEADLINE)
-            .arg("-D")
-            .arg(&target)
-            .arg("-d")
-            .arg(self.program_conninfo(&self.setup().replication, from))
+        let program = Program::new("pg_basebackup", DEADLINE).arg("-D").arg(&target);
+        let program = self
+            .connecting(program, "-d", Remote::Replication, from)
             .args(["-X", "stream", "-c", "fast", "--progress", "--no-password"].map(str::to_owned))
             .args(self.setup().basebackup_options.iter().cloned());
         let show = |line: &str| {

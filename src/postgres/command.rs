@@ -1,7 +1,7 @@
 //! Runs a command of the operator: a callback, `pre_promote`, `before_stop`, `post_bootstrap`.
 
 use super::run::Group;
-use super::{Postgres, session, sys};
+use super::{Postgres, sys, ways};
 use crate::guard;
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -68,7 +68,7 @@ impl Postgres {
     pub fn script_login(&self) -> Result<(String, OsString), String> {
         self.write_pgpass().map_err(|why| why.to_string())?;
         let setup = self.setup();
-        let host = session::hosts(setup).into_iter().next().unwrap_or_default();
+        let host = ways::hosts(setup).into_iter().next().unwrap_or_default();
         let dsn = self.script_conninfo(&host);
         Ok((dsn, setup.pgpass.clone().into_os_string()))
     }

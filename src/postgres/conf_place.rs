@@ -1,7 +1,8 @@
-//! Configuration files that lie outside the data directory: brought there, and carried along in copies of the data.
+//! Configuration files brought to their place, and carried along in copies of the data.
 //!
-//! initdb writes them into the data directory, and a base backup copies that only. So they are copied out after the
-//! one, and kept beside the data under Patroni's names (`pg_hba.conf.backup`), from where a new copy gets those it lacks.
+//! initdb writes them into the data directory, and a base backup copies that only, without the links in it. So they are
+//! copied out after the one where they lie elsewhere, and kept beside the data under Patroni's names
+//! (`pg_hba.conf.backup`), from where a new copy gets those it lacks.
 
 use super::{Postgres, PostgresError, files};
 
@@ -21,11 +22,8 @@ impl Postgres {
 
     /// Sees to it that the directory holds what the server cannot do without.
     pub(super) fn bring_conf(&self) -> Result<(), PostgresError> {
-        if !self.has_config_apart() {
-            return Ok(());
-        }
         let (data, config, owner) = (self.data_dir(), self.config_dir(), self.owner());
-        if !files::exists(config) {
+        if self.has_config_apart() && !files::exists(config) {
             files::make_private_dir(config, owner)?;
         }
         for name in FILES {
@@ -48,9 +46,6 @@ impl Postgres {
 
     /// Keeps them beside the data.
     pub(super) fn keep_conf(&self) -> Result<(), PostgresError> {
-        if !self.has_config_apart() {
-            return Ok(());
-        }
         for name in FILES {
             if let Some(text) = files::read(&self.config_dir().join(name))? {
                 let kept = self.data_dir().join(format!("{name}.backup"));

@@ -2,9 +2,7 @@
 
 use super::{Postgres, PostgresError, files};
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Where Patroni keeps the dynamic configuration, in the data directory.
 const KEPT: &str = "patroni.dynamic.json";
@@ -86,26 +84,10 @@ impl Postgres {
     /// What these parameters were in the configuration of a database cluster that somebody else made; blocking. What it
     /// cannot say is missing.
     pub fn parameters_in_force(&self, names: impl Iterator<Item = &'static str>) -> BTreeMap<String, String> {
-        let file = self.main_conf();
-        if !file.exists() {
+        if !self.main_conf().exists() {
             return BTreeMap::new();
         }
-        let ask = |name: &'static str| {
-            let mut command = Command::new(self.program("postgres"));
-            command
-                .args(["-C", name, "-D"])
-                .arg(self.data_dir())
-                .arg(format!("--config-file={}", file.display()))
-                .env("LC_ALL", "C")
-                .current_dir("/")
-                .stdin(Stdio::null());
-            if let Some(owner) = self.owner() {
-                command.uid(owner.uid).gid(owner.gid);
-            }
-            let output = command.output().ok().filter(|output| output.status.success())?;
-            let value = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-            Some((name.to_owned(), value))
-        };
+        let ask = |name: &'static str| Some((name.to_owned(), self.configured(self.data_dir(), name)?));
         names.filter_map(ask).collect()
     }
 

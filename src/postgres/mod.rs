@@ -20,9 +20,10 @@
 //! - A program that is given up ends with everything it started.
 //!
 //! Caveats: a data directory that is a mount point cannot be renamed. Its old data and an unfinished copy wait in
-//! directories inside it, a rewind is made in place. The local connection does not use TLS. A standby without a WAL receiver knows its timeline only as of its last
+//! directories inside it, a rewind is made in place. A standby without a WAL receiver knows its timeline only as of its last
 //! restart point: what was read from disk before the start ([`Postgres::wal_end`]) may be newer.
 
+mod archive;
 mod aside;
 mod backup;
 mod command;
@@ -54,6 +55,7 @@ mod timelines;
 mod vet;
 mod wal_end;
 mod wal_kept;
+mod ways;
 
 pub use command::words;
 pub use control::{Control, DataDir};

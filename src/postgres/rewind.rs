@@ -1,5 +1,6 @@
 //! Brings diverged data back to the common past with another server's, in place.
 
+use super::conninfo::Remote;
 use super::run::Program;
 use super::{Postgres, PostgresError, files};
 use crate::cluster::Endpoint;
@@ -53,6 +54,7 @@ impl Postgres {
     async fn rewind_in(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
         // The single-user server that recovers a crashed one refuses to run as a standby.
         self.set_signal_in(dir, false).map_err(|why| (why, false))?;
+        self.archive_rest(dir).await;
         let result = match self.replay_rest(dir).await {
             Ok(()) => self.pg_rewind(dir, from).await,
             Err(why) => Err((why, false)),
@@ -92,18 +94,27 @@ impl Postgres {
         self.run_program(program).await
     }
 
+    async fn restores(&self, dir: &Path) -> bool {
+        let (postgres, place) = (self.clone(), dir.to_owned());
+        let asked = tokio::task::spawn_blocking(move || postgres.configured(&place, "restore_command")).await;
+        asked.is_ok_and(|command| command.is_some_and(|command| !command.is_empty()))
+    }
+
     async fn pg_rewind(&self, dir: &Path, from: &Endpoint) -> Result<(), (PostgresError, bool)> {
-        let program = Program::new("pg_rewind", DEADLINE)
-            .arg("-D")
-            .arg(dir)
-            .arg("--source-server")
-            .arg(self.program_conninfo(&self.setup().rewind, from))
+        let program = Program::new("pg_rewind", DEADLINE).arg("-D").arg(dir);
+        let program = self
+            .connecting(program, "--source-server", Remote::Rewind, from)
             .args(self.setup().rewind_options.iter().cloned());
-        let program = if self.has_config_apart() && self.version().major >= CONFIG_FILE_SINCE {
+        let names_conf = self.has_config_apart() && self.version().major >= CONFIG_FILE_SINCE;
+        let program_knows_conf = names_conf || !self.has_config_apart();
+        let program = if names_conf {
             program.arg(format!("--config-file={}", self.main_conf().display()))
         } else {
             program
         };
+        // What the server has removed since is taken from the archive, where there is one to take it from.
+        let restores = program_knows_conf && self.restores(dir).await;
+        let program = program.args(restores.then(|| "--restore-target-wal".to_owned()));
         let mut touched = false;
         let watch = |line: &str| touched |= line.contains(POINT_OF_NO_RETURN);
         let finished = self.watch_program(program, |_| (), watch).await;

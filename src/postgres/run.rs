@@ -18,6 +18,7 @@ const LAST_LINES: usize = 6;
 pub(super) struct Program {
     name: &'static str,
     args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
     locale: bool,
     stdin: Option<File>,
     deadline: Duration,
@@ -29,6 +30,7 @@ impl Program {
         Self {
             name,
             args: Vec::new(),
+            env: Vec::new(),
             locale: false,
             stdin: None,
             deadline,
@@ -44,6 +46,12 @@ impl Program {
     /// More arguments.
     pub(super) fn args(mut self, args: impl IntoIterator<Item = String>) -> Self {
         self.args.extend(args.into_iter().map(OsString::from));
+        self
+    }
+
+    /// One more variable of its environment.
+    pub(super) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -71,6 +79,11 @@ impl Program {
         if !self.locale {
             all.push(("LC_ALL".into(), "C".into()));
         }
+        all.extend(
+            self.env
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.clone())),
+        );
         all
     }
 

@@ -1,21 +1,20 @@
 //! The connection to the local server: kept while it works, made anew when it does not, every statement bounded.
 
 use super::probe::{self, Pending};
-use super::{Postgres, PostgresError, Probe, Setup, slot_name};
+use super::ways::{Way, ways};
+use super::{Postgres, PostgresError, Probe, slot_name};
 use crate::cluster::MemberName;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 /// A server that needs longer than this for a probe is not well.
-const PROBE: Duration = Duration::from_secs(1);
+pub(super) const PROBE: Duration = Duration::from_secs(1);
 /// Bound of a short act.
 const ACT: Duration = Duration::from_secs(5);
-/// We are the superuser: nobody's function may stand in for one of the system's, and the bounds are ours.
-const SETTINGS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0";
 /// Bound of a checkpoint, which writes all that is dirty.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 
@@ -27,7 +26,7 @@ pub struct Session {
 
 struct Local {
     /// Where the server may be reached, the best way first.
-    ways: RwLock<Vec<(Config, String)>>,
+    ways: RwLock<Vec<Way>>,
     kept: Mutex<Option<Live>>,
 }
 
@@ -236,13 +235,9 @@ impl Session {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        for (config, at) in &ways {
-            match config.connect(NoTls).await {
-                Ok((client, connection)) => {
-                    let task = tokio::spawn(async move {
-                        // Whoever uses the client hears of its end.
-                        let _ = connection.await;
-                    });
+        for way in &ways {
+            match way.connect().await {
+                Ok((client, task)) => {
                     return Ok(Live {
                         client,
                         statement: None,
@@ -251,7 +246,7 @@ impl Session {
                     });
                 }
                 Err(why) => {
-                    let (at, why) = (at.clone(), words(&why));
+                    let (at, why) = (way.at.clone(), words(&why));
                     failed = Some(PostgresError::Unreachable { at, why });
                 }
             }
@@ -260,41 +255,6 @@ impl Session {
             PostgresError::Misconfigured("postgresql.listen: the server listens nowhere".to_owned())
         }))
     }
-}
-
-/// The ways to connect, the best first, and how each is called in an error.
-fn ways(setup: &Setup) -> Vec<(Config, String)> {
-    let mut common = Config::new();
-    common
-        .port(setup.port)
-        .user(&setup.superuser.username)
-        .dbname(&setup.database)
-        .application_name("matriarch")
-        .connect_timeout(PROBE)
-        .options(SETTINGS);
-    if let Some(password) = &setup.superuser.password {
-        common.password(password);
-    }
-    let way = |host: String| {
-        let mut config = common.clone();
-        config.host(&host);
-        (config, format!("{host}:{}", setup.port))
-    };
-    hosts(setup).into_iter().map(way).collect()
-}
-
-/// Where the local server listens for us, the best way first.
-pub(super) fn hosts(setup: &Setup) -> Vec<String> {
-    let socket = setup.unix_socket_dir.iter().map(|dir| dir.display().to_string());
-    let first = setup.listen_addresses.split(',').map(str::trim).next();
-    let tcp = match first.unwrap_or_default() {
-        "*" | "0.0.0.0" | "localhost" => Some("127.0.0.1"),
-        "::" => Some("::1"),
-        // It listens on no address when there is none, and then the socket is all there is.
-        "" => None,
-        other => Some(other),
-    };
-    socket.chain(tcp.map(str::to_owned)).collect()
 }
 
 /// The work with a bound.

@@ -50,6 +50,8 @@ pub struct Login {
     pub username: String,
     /// Its password, if it needs one.
     pub password: Option<String>,
+    /// What opens the key of its certificate (`sslpassword`).
+    pub key_password: Option<String>,
     /// Other connection keywords as libpq spells them.
     pub options: BTreeMap<String, String>,
 }

@@ -8,6 +8,11 @@ use std::path::Path;
 
 /// A primary that wrote on after its standby was promoted without it; it is down, the new one serves on timeline 3.
 async fn diverged(site: &Site) -> (Server, Server) {
+    diverged_by(site, &[]).await
+}
+
+/// The same where the old one did all this before it was lost.
+async fn diverged_by(site: &Site, deeds: &[&str]) -> (Server, Server) {
     let mut old = site.primary(0).await;
     old.sql("CREATE TABLE rows (i int); INSERT INTO rows SELECT generate_series(1, 1000)")
         .await;
@@ -18,6 +23,9 @@ async fn diverged(site: &Site) -> (Server, Server) {
     new.kill();
     old.sql("UPDATE rows SET i = -i; INSERT INTO rows SELECT generate_series(5001, 6000)")
         .await;
+    for deed in deeds {
+        old.sql(deed).await;
+    }
     old.kill();
     new.start().await;
     new.postgres.reserve_timelines(Timeline(1), Timeline(3)).unwrap();
@@ -90,6 +98,47 @@ async fn a_diverged_primary_is_rewound_and_follows() {
     result.unwrap();
     println!("pg_rewind with crash recovery: {took:.0} ms");
     assert!(old.data_dir().join("standby.signal").exists());
+    old.follow(&new).await;
+    assert_same_rows(&new, &old).await;
+}
+
+/// What the rewind removes is archived first, and what it needs and the server has no more it takes from there.
+#[tokio::test]
+async fn a_rewind_gives_to_the_archive_and_takes_from_it() {
+    let site = Site::new();
+    let archive = site.path().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    if let Some((uid, gid)) = matriarch_chaos::herd::postgres_ids() {
+        nix::unistd::chown(&archive, Some(uid), Some(gid)).unwrap();
+    }
+    let switch = "SELECT pg_switch_wal()";
+    let more = "INSERT INTO rows VALUES (1)";
+    let (mut old, new) = diverged_by(&site, &[switch, more, "CHECKPOINT", switch, more, "CHECKPOINT"]).await;
+    let log = old.data_dir().join("pg_wal");
+    let mut segments: Vec<String> = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.len() == 24)
+        .collect();
+    segments.sort();
+    // The last two lie behind the fork; the others, with the fork, the server has removed.
+    let left = segments.split_off(segments.len() - 2);
+    for name in &segments {
+        std::fs::rename(log.join(name), archive.join(name)).unwrap();
+    }
+    let waiting = &left[0];
+    std::fs::write(log.join(format!("archive_status/{waiting}.ready")), "").unwrap();
+    old.postgres.rewind(&new.endpoint()).await.unwrap_err();
+    let mut conf = old.conf(None);
+    let dir = archive.display();
+    conf.parameters.insert("archive_mode".to_owned(), "on".to_owned());
+    conf.parameters
+        .insert("archive_command".to_owned(), format!("cp %p {dir}/%f"));
+    conf.recovery
+        .insert("restore_command".to_owned(), format!("cp {dir}/%f %p"));
+    old.postgres.write_conf(&conf).await.unwrap();
+    old.postgres.rewind(&new.endpoint()).await.unwrap();
+    assert!(archive.join(waiting).exists(), "{waiting} was archived");
     old.follow(&new).await;
     assert_same_rows(&new, &old).await;
 }

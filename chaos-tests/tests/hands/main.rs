@@ -15,3 +15,4 @@ mod log_end;
 mod moves;
 mod site;
 mod streams;
+mod tls;

@@ -49,6 +49,7 @@ impl Site {
         let login = |username: &str| Login {
             username: username.to_owned(),
             password: Some(PASSWORD.to_owned()),
+            key_password: None,
             options: BTreeMap::new(),
         };
         Setup {
@@ -138,8 +139,13 @@ impl Server {
     /// What its configuration files say by default.
     pub(crate) fn conf(&self, primary: Option<&Server>) -> ServerConf {
         let socket = self.setup.unix_socket_dir.as_ref().unwrap().display().to_string();
+        Self::conf_with(&socket, primary)
+    }
+
+    /// The same for a socket in that directory.
+    pub(crate) fn conf_with(socket: &str, primary: Option<&Server>) -> ServerConf {
         let parameters = [
-            ("unix_socket_directories", socket.as_str()),
+            ("unix_socket_directories", socket),
             ("shared_buffers", "16MB"),
             ("wal_keep_size", "512MB"),
             ("restart_after_crash", "off"),
