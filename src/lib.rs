@@ -19,4 +19,5 @@ pub mod proxy;
 pub mod sys;
 mod systemd;
 mod tls_client;
+mod tls_pinned;
 pub mod vip;

@@ -2,6 +2,8 @@
 
 use crate::config::Secret;
 use crate::private_key::private_key;
+use crate::tls_pinned::Pinned;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -37,11 +39,14 @@ pub(crate) fn client_config(
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Credulous(provider)))
     } else {
+        let pins = authorities.map(certificates).transpose()?.unwrap_or_default();
         let mut roots = RootCertStore::empty();
-        if let Some(path) = authorities {
-            roots.add_parsable_certificates(certificates(path)?);
-        }
-        builder.with_root_certificates(roots)
+        roots.add_parsable_certificates(pins.clone());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier: Arc<dyn ServerCertVerifier> = verifier.build().map_err(|error| error.to_string())?;
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned::new(pins, verifier)))
     };
     let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());

@@ -2,6 +2,7 @@
 
 use crate::config::Secret;
 use crate::private_key::private_key;
+use crate::tls_pinned::Pinned;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
@@ -94,7 +95,8 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
         asked => {
             let cafile = options.cafile.as_ref().ok_or(TlsError::NoCa)?;
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates("cafile", cafile)?);
+            let authorities = certificates("cafile", cafile)?;
+            roots.add_parsable_certificates(authorities.clone());
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = if asked == VerifyClient::Optional {
                 verifier.allow_unauthenticated()
@@ -104,7 +106,7 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
             let verifier = verifier
                 .build()
                 .map_err(|e| bad("cafile", cafile, "certificate", &e.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(Pinned::new(authorities, verifier)))
         }
     };
     let serial = chain.first().map(serial).unwrap_or_default();

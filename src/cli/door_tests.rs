@@ -161,6 +161,38 @@ async fn clients_show_a_certificate_where_one_is_required() {
     );
 }
 
+/// As `openssl req -x509` makes it, which people use on both sides and as the authority.
+#[tokio::test]
+async fn one_certificate_may_be_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let [certfile, keyfile] = ["one.crt", "one.key"].map(|name| dir.path().join(name));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(&certfile, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&keyfile, key.serialize_pem()).unwrap();
+    let tls = TlsOptions {
+        certfile: certfile.clone(),
+        keyfile: Some(keyfile.clone()),
+        keyfile_password: None,
+        cafile: Some(certfile.clone()),
+        verify_client: VerifyClient::Required,
+        ciphers: None,
+    };
+    let door = door(Some(tls), true).await;
+    let trust = Trust {
+        cacert: Some(certfile.clone()),
+        identity: Some(ClientIdentity {
+            certificate: certfile,
+            key: keyfile,
+            password: None,
+        }),
+        ..Trust::default()
+    };
+    let answer = client(vec![url("https", &door)], trust).get("/patroni").await;
+    assert!(answer.is_ok(), "{answer:?}");
+}
+
 #[tokio::test]
 async fn unusable_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
