@@ -25,6 +25,8 @@ pub struct Options {
     pub raft: String,
     /// More sections; `{dir}` is the node's directory, `{ip}` its address.
     pub sections: String,
+    /// More lines of `postgresql:`, indented; `{ip}` is the node's address.
+    pub postgresql: String,
     /// Where clients and partners come from, as pg_hba.conf writes it.
     pub network: &'static str,
     /// A client that needs no password: in a run with many connections its arithmetic would be most of the load.
@@ -49,6 +51,7 @@ impl Default for Options {
             dcs: Vec::new(),
             raft: String::new(),
             sections: String::new(),
+            postgresql: String::new(),
             network: "127.0.0.0/8",
             trusted: None,
             max_connections: 50,
@@ -139,8 +142,9 @@ impl Sheet<'_> {
             ip.to_string()
         };
         let mut text = format!(
-            "postgresql:\n  listen: {listen}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n  \
-             data_dir: {data_dir}\n  pgpass: {dir}/pgpass\n  authentication:\n"
+            "postgresql:\n  listen: {listen}:{POSTGRES_PORT}\n  connect_address: {ip}:{POSTGRES_PORT}\n{}  \
+             data_dir: {data_dir}\n  pgpass: {dir}/pgpass\n  authentication:\n",
+            self.options.postgresql.replace("{ip}", &ip.to_string())
         );
         for (role, user) in [
             ("superuser", "postgres"),

@@ -230,6 +230,10 @@ fn cluster_member(member: &Member, report: &Report, role: &str, primary: Option<
     doc.insert("api_url".into(), member.info.api_url.as_str().into());
     doc.insert("host".into(), endpoint.host.as_str().into());
     doc.insert("port".into(), endpoint.port.into());
+    if let Some(pooler) = &member.info.pooler {
+        // As Patroni publishes `postgresql.proxy_address` with its member.
+        doc.insert("proxy_url".into(), format!("postgres://{pooler}/postgres").into());
+    }
     if let Some(timeline) = postgres.timeline {
         doc.insert("timeline".into(), timeline.0.into());
     }

@@ -209,6 +209,7 @@ fn info(node: usize) -> MemberInfo {
         tags,
         incarnation: None,
         level: 1,
+        pooler: None,
     }
 }
 

@@ -420,3 +420,19 @@ fn explain_tells_the_reasons() {
         (&Value::Null, &Value::Null)
     );
 }
+
+#[test]
+fn a_pooler_beside_a_member_is_published() {
+    let mut facts = facts(0);
+    assert!(body("/cluster", &facts)["members"][0].get("proxy_url").is_none());
+    let state = Arc::make_mut(&mut facts.state);
+    state.members.get_mut(&name(0)).unwrap().info.pooler = Some(Box::new(crate::cluster::Endpoint {
+        host: "10.0.0.1".to_owned(),
+        port: 6432,
+    }));
+    let document = body("/cluster", &facts);
+    assert_eq!(
+        document["members"][0]["proxy_url"],
+        "postgres://10.0.0.1:6432/postgres"
+    );
+}

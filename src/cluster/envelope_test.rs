@@ -31,6 +31,10 @@ fn info() -> MemberInfo {
         },
         incarnation: Some(Incarnation(5)),
         level: 1,
+        pooler: Some(Box::new(Endpoint {
+            host: "a".to_owned(),
+            port: 6432,
+        })),
     }
 }
 

@@ -84,6 +84,15 @@ pub struct MemberInfo {
     pub incarnation: Option<Incarnation>,
     /// Highest command level its program understands; see `command.rs`.
     pub level: u16,
+    /// Where a connection pooler beside its PostgreSQL listens, for clients; `None` without one.
+    pub pooler: Option<Box<Endpoint>>,
+}
+
+impl MemberInfo {
+    /// Where clients' sessions with its PostgreSQL are led.
+    pub fn door(&self) -> Option<&Endpoint> {
+        self.pooler.as_deref().or(self.postgres.as_ref())
+    }
 }
 
 /// A member as the cluster remembers it.

@@ -255,6 +255,7 @@ pub(crate) const KEYS: &[Key] = &[
     used("ctl.keyfile_password", Secret, Optional("key-secret"), "The key's password."),
     // ---- postgresql
     used("postgresql.listen", Text, Required("0.0.0.0:5432"), "Where PostgreSQL listens: address[,address]:port."),
+    used("postgresql.proxy_address", Address, Optional("10.0.0.11:6432"), "Where clients reach a connection pooler (pgBouncer) beside this node's PostgreSQL: the built-in proxy leads sessions there. Shown as proxy_url."),
     used("postgresql.connect_address", Address, Optional("10.0.0.11:5432"), "Where others reach it. Default: listen, or the host of raft.self_addr when listen is 0.0.0.0."),
     used("postgresql.data_dir", Path, Required("/var/lib/postgresql/17/herd"), "The data directory; empty or absent, it is made."),
     used("postgresql.config_dir", Path, Optional("/etc/postgresql/17/herd"), "Where the configuration files are. Default: data_dir."),
@@ -296,7 +297,6 @@ pub(crate) const KEYS: &[Key] = &[
     used("postgresql.before_stop", Text, Optional("/usr/local/bin/drain.sh"), "Command before a clean stop, for at most a minute; how it ends changes nothing."),
     refused("postgresql.create_replica_methods|create_replica_method", List, &["basebackup"], "only basebackup is supported yet; remove the key"),
     ignored("postgresql.use_slots", Any, "it is one setting of the whole cluster, bootstrap.dcs.postgresql.use_slots"),
-    ignored("postgresql.proxy_address", Text, NOT_YET),
     ignored("postgresql.krbsrvname", Text, NOT_YET),
     // ---- bootstrap
     used("bootstrap.initdb", Options, Optional("[encoding: UTF8, data-checksums]"), "Options of initdb. The section bootstrap is what allows this node to make a new cluster."),

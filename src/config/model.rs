@@ -179,6 +179,8 @@ pub struct PostgresConfig {
     pub listen: Listen,
     /// Where others reach it.
     pub connect: Endpoint,
+    /// Where clients reach a connection pooler beside it.
+    pub pooler: Option<Endpoint>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Where the configuration files are.

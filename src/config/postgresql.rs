@@ -63,6 +63,7 @@ pub(crate) fn read(
     PostgresConfig {
         listen,
         connect,
+        pooler: pooler(reader),
         config_dir: reader
             .path("postgresql.config_dir")
             .unwrap_or_else(|| data_dir.clone()),
@@ -141,6 +142,15 @@ fn connect(reader: &mut Reader, listen: &Listen, own_host: &str) -> Endpoint {
         reader.problem("postgresql.connect_address", others_must_reach(&host, port));
     }
     Endpoint { host, port }
+}
+
+/// It is reached from other nodes, as the server itself is.
+fn pooler(reader: &mut Reader) -> Option<Endpoint> {
+    let (host, port) = reader.address("postgresql.proxy_address", None)?;
+    if units::is_wildcard(&host) {
+        reader.problem("postgresql.proxy_address", others_must_reach(&host, port));
+    }
+    Some(Endpoint { host, port })
 }
 
 /// Patroni's place is the home directory; the name keeps several nodes of one user apart. Root's home cannot

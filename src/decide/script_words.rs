@@ -78,6 +78,7 @@ pub(crate) fn member_info(name: &str, number: usize) -> MemberInfo {
         tags: Tags::default(),
         incarnation: None,
         level: crate::cluster::command::LEVEL,
+        pooler: None,
     }
 }
 

@@ -30,6 +30,11 @@ pub fn info(config: &Config, raft_id: u64, incarnation: Option<crate::cluster::I
         tags: config.tags.clone(),
         incarnation,
         level: command::LEVEL,
+        pooler: config
+            .postgresql
+            .as_ref()
+            .and_then(|section| section.pooler.clone())
+            .map(Box::new),
     }
 }
 

@@ -110,6 +110,7 @@ fn believe(known: &Routes, words: Vec<Word>, asked_at: Moment) -> Option<(Routes
     if epoch > known.epoch || newest.fresh {
         routes.rw = newest.routes.rw.clone().filter(is_known);
         routes.next = newest.routes.next.clone().filter(is_known);
+        routes.behind = newest.routes.behind.clone().filter(is_known);
         routes.ro = newest
             .routes
             .ro

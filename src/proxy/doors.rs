@@ -1,14 +1,18 @@
-//! The two ports: opened as the terms say, and every connection handed to the thread that has the fewest.
+//! The two ports: opened as the terms say, and every connection served by the thread that has the fewest.
+//!
+//! The first thread takes connections for all of them: one that it serves itself is never passed between threads.
 
 use super::guest::{Guest, Port};
 use super::house::{Counts, House};
 use super::terms::Terms;
 use nix::sys::socket::{setsockopt, sockopt};
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Connections that may wait to be taken by a thread.
@@ -19,6 +23,8 @@ const OUT_OF_BREATH: Duration = Duration::from_millis(100);
 const IDLE_S: u32 = 60;
 const PROBE_S: u32 = 10;
 const PROBES: u32 = 3;
+/// Sooner than any deadline of a connection that begins.
+const PULSE: Duration = Duration::from_millis(250);
 
 /// A connection on its way to a thread.
 pub(crate) struct Arrival {
@@ -31,10 +37,15 @@ pub(crate) struct Arrival {
 struct Hand {
     arrivals: mpsc::Sender<Arrival>,
     counts: Arc<Counts>,
+    runtime: Handle,
 }
 
 /// The threads.
-pub(crate) struct Hands(Vec<Hand>);
+pub(crate) struct Hands {
+    house: Arc<House>,
+    first: Hand,
+    others: Vec<Hand>,
+}
 
 impl Hands {
     /// Starts one for each set of counters.
@@ -45,47 +56,76 @@ impl Hands {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
+            let handle = runtime.handle().clone();
             std::thread::Builder::new()
                 .name("matriarch-proxy".to_owned())
                 .spawn(move || runtime.block_on(serve(taken, &house, &own)))?;
             Ok(Hand {
                 arrivals,
                 counts: counts.clone(),
+                runtime: handle,
             })
         };
-        house
-            .counts()
-            .iter()
-            .map(start)
-            .collect::<io::Result<_>>()
-            .map(Self)
+        let mut all = house.counts().iter().map(start);
+        let first = all.next().unwrap_or(Err(io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self {
+            house: house.clone(),
+            first,
+            others: all.collect::<io::Result<_>>()?,
+        })
     }
 
-    async fn give(&self, arrival: Arrival) {
-        if let Some(hand) = self.0.iter().min_by_key(|hand| hand.counts.there()) {
-            hand.counts.accepted.add(1);
+    /// On the first thread.
+    async fn take(&self, stream: TcpStream, from: SocketAddr, port: Port) {
+        let least = self.others.iter().min_by_key(|hand| hand.counts.there());
+        let other = least.filter(|hand| hand.counts.there() < self.first.counts.there());
+        other.unwrap_or(&self.first).counts.accepted.add(1);
+        let Some(hand) = other else {
+            return host(stream, from, port, &self.house, &self.first.counts);
+        };
+        // Registered with this thread's reactor no longer: another thread's takes it.
+        if let Ok(stream) = stream.into_std() {
             // A full queue keeps the others waiting in the kernel's, which is bounded too.
-            let _ = hand.arrivals.send(arrival).await;
+            let _ = hand.arrivals.send(Arrival { stream, from, port }).await;
         }
     }
 }
 
 async fn serve(mut arrivals: mpsc::Receiver<Arrival>, house: &Arc<House>, counts: &Arc<Counts>) {
     while let Some(Arrival { stream, from, port }) = arrivals.recv().await {
-        let Ok(stream) = TcpStream::from_std(stream) else {
-            continue;
-        };
-        let guest = Guest {
-            stream,
-            from,
-            port,
-            house: house.clone(),
-            counts: counts.clone(),
-        };
-        let counts = counts.clone();
-        tokio::spawn(async move {
-            let _there = counts.all.hold();
-            guest.serve().await;
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            host(stream, from, port, house, counts);
+        }
+    }
+}
+
+/// Serves a connection on this thread.
+fn host(stream: TcpStream, from: SocketAddr, port: Port, house: &Arc<House>, counts: &Arc<Counts>) {
+    beat();
+    let guest = Guest {
+        stream,
+        from,
+        port,
+        house: house.clone(),
+        counts: counts.clone(),
+    };
+    let counts = counts.clone();
+    tokio::spawn(async move {
+        let _there = counts.all.hold();
+        guest.serve().await;
+    });
+}
+
+/// A deadline that is the next one of its thread costs a wake of this very thread, by way of the kernel; any other costs
+/// nothing. So there is always a sooner one while connections begin.
+fn beat() {
+    thread_local! {
+        static BEATS: Cell<bool> = const { Cell::new(false) };
+    }
+    if !BEATS.replace(true) {
+        tokio::spawn(async {
+            tokio::time::sleep(PULSE).await;
+            BEATS.set(false);
         });
     }
 }
@@ -122,7 +162,7 @@ impl Doors {
             *door = None;
             let listener =
                 listen(address).map_err(|error| format!("the proxy cannot listen on {address}: {error}"))?;
-            let task = tokio::spawn(accept(listener, port, hands.clone()));
+            let task = hands.first.runtime.spawn(accept(listener, port, hands.clone()));
             *door = Some(Door {
                 address: address.clone(),
                 task,
@@ -132,7 +172,7 @@ impl Doors {
     }
 }
 
-fn listen(address: &str) -> io::Result<TcpListener> {
+fn listen(address: &str) -> io::Result<std::net::TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let listener = std::net::TcpListener::bind(addresses.as_slice())?;
     listener.set_nonblocking(true)?;
@@ -140,18 +180,16 @@ fn listen(address: &str) -> io::Result<TcpListener> {
     prepare(&listener)?;
     // Many may come at once after a failover; the kernel cuts this to what it allows.
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(4_096)?)?;
-    TcpListener::from_std(listener)
+    Ok(listener)
 }
 
-async fn accept(listener: TcpListener, port: Port, hands: Arc<Hands>) {
+async fn accept(listener: std::net::TcpListener, port: Port, hands: Arc<Hands>) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => {
-                // Registered with this thread's reactor no longer: another thread's takes it.
-                if let Ok(stream) = stream.into_std() {
-                    hands.give(Arrival { stream, from, port }).await;
-                }
-            }
+            Ok((stream, from)) => hands.take(stream, from, port).await,
             Err(error) if is_of_one(&error) => {}
             Err(_) => tokio::time::sleep(OUT_OF_BREATH).await,
         }

@@ -2,7 +2,8 @@
 
 use super::terms::{Asker, Lease, Routes, Terms};
 use crate::cluster::{
-    Endpoint, Epoch, Facts, Lsn, MemberName, Moment, Origin, PostgresState, Report, Role, Seen, State, Tenure,
+    Endpoint, Epoch, Facts, Lsn, MemberInfo, MemberName, Moment, Origin, PostgresState, Report, Role, Seen,
+    State, Tenure,
 };
 use crate::config::{PostgresConfig, Proxy};
 use crate::lead::Gate;
@@ -47,15 +48,18 @@ pub(super) fn lease(facts: &Facts) -> Lease {
 /// enough. `heard` is what the primary said to this node itself, which may be newer than what the leader passed on.
 pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) -> Routes {
     let state = &facts.state;
-    let server = |name: &MemberName| {
+    let info = |name: &MemberName| {
         let there = state.member(name).filter(|_| !state.is_removed(name));
-        there.and_then(|member| member.info.postgres.clone())
+        there.map(|member| &member.info)
     };
+    let door = |name: &MemberName| info(name).and_then(|info| info.door().cloned());
     let held = state.primacy.held().filter(|(_, epoch)| *epoch == state.epoch);
     let rw = held
         .filter(|(holder, epoch)| gate(facts, heard, holder) == Some(*epoch))
-        .and_then(|(holder, _)| server(holder));
+        .and_then(|(holder, _)| info(holder));
     let next = if rw.is_none() { next(state) } else { None };
+    // A pooler's log-in says nothing of the server behind it: nobody stands there early.
+    let next = next.and_then(info).filter(|info| info.pooler.is_none());
     let position = held.and_then(|(_, epoch)| position(facts, epoch));
     let fit = |seen: &&Seen| {
         let name = seen.report.member();
@@ -64,7 +68,7 @@ pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) 
             .is_none_or(|member| member.info.tags.noloadbalance);
         !tagged && seen.age_ms < SILENT_MS && is_near(&seen.report, position, max_lag)
     };
-    let named = |seen: &Seen| server(seen.report.member());
+    let named = |seen: &Seen| door(seen.report.member());
     let mut ro: Vec<Endpoint> = facts.members.iter().filter(fit).filter_map(named).collect();
     ro.sort();
     let others = facts
@@ -72,13 +76,18 @@ pub(super) fn routes(facts: &Facts, heard: Option<&Gate>, max_lag: Option<u64>) 
         .iter()
         .filter(|seen| *seen.report.member() != facts.me);
     let peer = |seen: &Seen| seen.report.proxy.as_ref().map(ToString::to_string);
+    let servers = |info: &MemberInfo| [info.pooler.as_deref().cloned(), info.postgres.clone()];
+    let all = state.members.keys().filter_map(info).flat_map(servers);
     Routes {
         epoch: state.epoch,
-        rw,
+        rw: rw.and_then(|info| info.door().cloned()),
         ro,
-        all: state.members.keys().filter_map(server).collect(),
+        all: all.flatten().collect(),
         peers: others.filter_map(peer).collect(),
-        next: next.and_then(server),
+        next: next.and_then(|info| info.postgres.clone()),
+        behind: rw
+            .filter(|info| info.pooler.is_some())
+            .and_then(|info| info.postgres.clone()),
     }
 }
 
@@ -170,6 +179,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pooler_is_led_to_in_place_of_its_server_which_is_asked_itself() {
+        let pooler = |node: u16| Endpoint {
+            host: "pooler".to_owned(),
+            port: 6_432 + node,
+        };
+        let mut facts = seen_by_node1();
+        let server = facts.members[0].report.info.postgres.clone();
+        assert_eq!(routes(&facts, None, None).behind, None);
+        let names: Vec<MemberName> = facts.state.members.keys().cloned().collect();
+        let state = Arc::make_mut(&mut facts.state);
+        for (node, name) in (0..).zip(&names) {
+            state.members.get_mut(name).unwrap().info.pooler = Some(Box::new(pooler(node)));
+        }
+        let found = routes(&facts, None, None);
+        assert_eq!((&found.rw, &found.behind), (&Some(pooler(0)), &server));
+        assert_eq!(found.primary(), server.as_ref());
+        assert_eq!(found.ro, [pooler(1), pooler(2)]);
+        assert_eq!(found.all.len(), 6, "either may be asked to cancel");
+    }
+
+    #[test]
     fn nobody_is_led_to_a_primary_that_is_not_agreed_or_whose_gate_is_shut() {
         let mut facts = seen_by_node1();
         Arc::make_mut(&mut facts.members)[0].report.serves = false;
@@ -200,6 +230,18 @@ mod tests {
         assert_eq!(routes(&facts, None, None).next, None, "the primary still serves");
         Arc::make_mut(&mut facts.members)[0].report.serves = false;
         assert_eq!(routes(&facts, None, None).next, server);
+        let info = |facts: &mut Facts, pooler| {
+            let name = facts.members[1].report.member().clone();
+            let state = Arc::make_mut(&mut facts.state);
+            state.members.get_mut(&name).unwrap().info.pooler = pooler;
+        };
+        info(&mut facts, server.map(Box::new));
+        assert_eq!(
+            routes(&facts, None, None).next,
+            None,
+            "a pooler keeps its own time"
+        );
+        info(&mut facts, None);
         Arc::make_mut(&mut facts.state).handover = None;
         assert_eq!(
             routes(&facts, None, None).next,

@@ -15,7 +15,7 @@ use super::ending::End;
 use super::house::{Counts, House};
 use super::opening::{self, Look, Opening};
 use super::preface::{self, Preface};
-use super::relay::Relay;
+use super::relay::{self, Relay};
 use super::seek::{Found, Seeker};
 use super::session::Follower;
 use super::words::Refusal;
@@ -313,19 +313,7 @@ impl Client {
 
     /// Waits for more bytes; `None` when it has gone.
     pub(crate) async fn more(&mut self) -> Option<()> {
-        loop {
-            self.stream.readable().await.ok()?;
-            let mut bytes = [0; 2_048];
-            match self.stream.try_read(&mut bytes) {
-                Ok(0) => return None,
-                Ok(length) => {
-                    self.inbox.extend(bytes.iter().take(length));
-                    return Some(());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return None,
-            }
-        }
+        relay::more(&mut self.stream, &mut self.inbox).await.ok()
     }
 
     async fn send_away<T>(mut self, refusal: Refusal) -> Option<T> {

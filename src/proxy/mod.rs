@@ -4,10 +4,10 @@
 //!   daemon                                  proxy (process, session of its own)
 //!   ------                                  ----------------------------------------------------------
 //!   Facts --> draw (pure) --> Keeper  <-- proxy.sock, JSON lines -->  Counter   the orders, the counters
-//!             terms, routes, lease    \-- starts it, finds it again      |- Doors     both ports, hands connections out
+//!             terms, routes, lease    \-- starts it, finds it again      |- Doors     both ports, which the first thread serves
 //!                                                                         '- House     what all sessions share
-//!   clients --> Doors --> a thread each with its own reactor: Guest --> Seeker --> Relay + session::Follower
-//!                                                              opening    which     bytes    what they mean
+//!   clients --> a thread each with its own reactor: Guest --> Seeker --> Relay + session::Follower
+//!                                                   opening    which     bytes    what they mean
 //! ```
 //!
 //! **A process of its own**, because its load must not delay a renewal of the lease and a daemon that hangs, dies or is
@@ -26,6 +26,10 @@
 //! on within milliseconds. (A node without a vote hears it with its next report's answer.) When the epoch moves, the
 //! sessions of older ones are cut, with 57P01 where the stream is at a message's end. Readers go to the running replica with
 //! the fewest of this proxy's sessions; they stay where they are when it falls behind.
+//!
+//! A member that names a pooler beside its server (`postgresql.proxy_address`) has sessions led there; what the proxy itself
+//! asks the primary it asks PostgreSQL. A pooler says of its server what it heard first, so nobody stands there early, and what
+//! it says of being a standby is not believed.
 //!
 //! **Answers are checked after they came, not before**: bytes from the primary go to the client only if the lease of its
 //! epoch still ran when they had arrived. Then whatever they show was true while nobody else could write, and however late

@@ -6,7 +6,7 @@
 
 use super::house::{Entry, House};
 use super::seek;
-use super::session::{Landed, Login, LoginError, Replay, Step};
+use super::session::{At, Landed, Login, LoginError, Replay, Step};
 use super::terms::{Lease, Routes};
 use crate::cluster::{Endpoint, Epoch, Moment};
 use std::sync::Arc;
@@ -146,10 +146,11 @@ async fn follow(house: &Arc<House>, leaving: &Leaving, replay: &Replay) -> Resul
         }
         let standing = early.take().filter(|standing| standing.endpoint == primary);
         let was_there = standing.is_some();
+        let at = now.behind.as_ref().map_or(At::Primary, |_| At::Pooler);
         let attempt = async {
             match standing {
                 Some(standing) => standing.arrive().await,
-                None => enter(house, &primary, replay).await,
+                None => enter(house, &primary, at, replay).await,
             }
         };
         match tokio::time::timeout(ATTEMPT, attempt).await {
@@ -204,7 +205,7 @@ async fn stand(
     replay: &Replay,
 ) -> Option<Standing> {
     let attempt = async {
-        let mut entering = Entering::begin(house, next, replay, true).await?;
+        let mut entering = Entering::begin(house, next, replay, At::Standby).await?;
         entering.go_on().await.map(|_| entering)
     };
     let elsewhere = routes.wait_for(|routes| routes.rw.as_ref().or(routes.next.as_ref()) != Some(next));
@@ -230,12 +231,10 @@ impl Standing {
 async fn enter(
     house: &Arc<House>,
     endpoint: &Endpoint,
+    at: At,
     replay: &Replay,
 ) -> Result<Entered, Option<LoginError>> {
-    Entering::begin(house, endpoint, replay, false)
-        .await?
-        .finish()
-        .await
+    Entering::begin(house, endpoint, replay, at).await?.finish().await
 }
 
 impl Entering {
@@ -243,12 +242,12 @@ impl Entering {
         house: &Arc<House>,
         endpoint: &Endpoint,
         replay: &Replay,
-        ahead: bool,
+        at: At,
     ) -> Result<Self, Option<LoginError>> {
         let load = house.loads.enter(endpoint.clone(), 0).ok_or(None)?;
         let mut stream = seek::connect(endpoint).await.map_err(|_| None)?;
         let user = replay.user().unwrap_or_default();
-        let (login, first) = Login::new(replay.clone(), house.users.borrow().of(user), ahead);
+        let (login, first) = Login::new(replay.clone(), house.users.borrow().of(user), at);
         stream.write_all(&first).await.map_err(|_| None)?;
         Ok(Self { stream, login, load })
     }

@@ -145,7 +145,7 @@ pub(crate) async fn run(house: Arc<House>) {
     loop {
         let (epoch, primary) = {
             let routes = routes.borrow_and_update();
-            (routes.epoch, routes.rw.clone())
+            (routes.epoch, routes.primary().cloned())
         };
         if epoch != doubts.epoch {
             attempt = None;

@@ -29,6 +29,12 @@ use tokio::net::TcpStream;
 /// What one read takes at most; also the most that a session ever keeps for one direction.
 const BUFFER: usize = 32 << 10;
 
+/// The same while a connection begins.
+const BEGINNING: usize = 2 << 10;
+
+/// A server that goes, or is made to go, and a pooler whose server has gone.
+const LEAVES: [&[u8]; 3] = [b"57P01", b"57P02", b"08P01"];
+
 thread_local! {
     pub(super) static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into_boxed_slice());
 }
@@ -309,7 +315,7 @@ impl Relay {
             follower.settled();
         }
         self.dismissed |= forward.farewell;
-        let leaves = forward.farewell && matches!(words::sqlstate(kept), Some(b"57P01" | b"57P02"));
+        let leaves = forward.farewell && words::sqlstate(kept).is_some_and(|state| LEAVES.contains(&state));
         if leaves && now.is_empty() {
             self.dismissed = false;
             if self.move_on(Cause::Farewell, kept) {
@@ -371,6 +377,19 @@ fn read<'a>(
         Some(bytes) if length > 0 => Poll::Ready(Ok(bytes)),
         _ => Poll::Ready(Err(End::Gone)),
     }
+}
+
+/// Waits for more bytes of a connection that begins, and adds them. With room for more than there
+/// is, since a read that does not fill its buffer is known to be the last.
+pub(super) async fn more(from: &mut TcpStream, inbox: &mut Vec<u8>) -> io::Result<()> {
+    std::future::poll_fn(|context| {
+        SHARED.with_borrow_mut(|shared| {
+            let shared = shared.get_mut(..BEGINNING).unwrap_or_default();
+            let read = read(from, shared, context).map_ok(|bytes| inbox.extend_from_slice(bytes));
+            read.map_err(|_| io::ErrorKind::UnexpectedEof.into())
+        })
+    })
+    .await
 }
 
 /// Writes what the other side takes and keeps the rest.

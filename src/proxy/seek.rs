@@ -3,6 +3,7 @@
 use super::guest::{Client, Port};
 use super::house::{Entry, House};
 use super::opening::Opening;
+use super::relay;
 use super::terms::{Routes, Terms};
 use super::words::{self, Refusal};
 use crate::clock;
@@ -10,7 +11,7 @@ use crate::cluster::{Endpoint, Epoch, Moment};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -188,19 +189,17 @@ async fn ask(found: &mut Found, opening: &Opening, packet: &[u8]) -> io::Result<
         // The client's own hello is in the inbox and goes first.
         Opening::DirectTls => return Ok(answer),
         Opening::Encryption => {
-            answer.push(found.stream.read_u8().await?);
+            relay::more(&mut found.stream, &mut answer).await?;
             return match answer.as_slice() {
+                [_] if answer != b"E" => Ok(answer),
                 // It has an error to tell instead: in the clear it can be understood.
-                b"E" => Err(io::ErrorKind::ConnectionRefused.into()),
-                _ => Ok(answer),
+                _ => Err(io::ErrorKind::ConnectionRefused.into()),
             };
         }
         _ => {}
     }
     loop {
-        if found.stream.read_buf(&mut answer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        relay::more(&mut found.stream, &mut answer).await?;
         match (answer.first(), words::sqlstate(&answer)) {
             (Some(b'E'), Some(CANNOT_CONNECT_NOW)) => return Err(io::ErrorKind::ConnectionRefused.into()),
             (Some(b'E'), None) if answer.len() < ERROR_BYTES => {}

@@ -74,6 +74,16 @@ pub struct Routes {
     /// While nobody's gate is open: who is about to be the primary, and takes log-ins as a standby meanwhile.
     #[serde(default)]
     pub next: Option<Endpoint>,
+    /// The primary itself, where `rw` is a pooler in front of it.
+    #[serde(default)]
+    pub behind: Option<Endpoint>,
+}
+
+impl Routes {
+    /// Where the primary itself is asked.
+    pub(crate) fn primary(&self) -> Option<&Endpoint> {
+        self.behind.as_ref().or(self.rw.as_ref())
+    }
 }
 
 /// How long the primary of an epoch surely is the only one, on this machine's boot-time clock.

@@ -318,6 +318,7 @@ impl Node {
             },
             incarnation: self.ledger.incarnation,
             level: command::LEVEL,
+            pooler: None,
         }
     }
 }

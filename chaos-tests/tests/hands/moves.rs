@@ -2,7 +2,7 @@
 
 use crate::site::{Server, Site, until};
 use matriarch::proxy::session::{
-    Credentials, Fixed, Follower, Landed, Login, LoginError, SECRET, Step, Userlist,
+    At, Credentials, Fixed, Follower, Landed, Login, LoginError, SECRET, Step, Userlist,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -106,7 +106,7 @@ impl Session {
         credentials: Credentials,
     ) -> Result<(), LoginError> {
         let replay = self.follower.movable().unwrap();
-        let (mut login, first) = Login::new(replay, credentials, false);
+        let (mut login, first) = Login::new(replay, credentials, At::Primary);
         let mut stream = connect(from, server).await;
         stream.write_all(&first).await.unwrap();
         let landed = log_in(&mut login, &mut stream).await?;
@@ -285,7 +285,7 @@ async fn a_session_stands_at_a_standby_until_that_is_the_primary() {
     let mut stands = Vec::new();
     for _ in 0..2 {
         let replay = session.follower.movable().unwrap();
-        let (mut login, first) = Login::new(replay, secret(), true);
+        let (mut login, first) = Login::new(replay, secret(), At::Standby);
         let mut stream = connect(SCRAM, &standby).await;
         stream.write_all(&first).await.unwrap();
         assert!(log_in(&mut login, &mut stream).await.unwrap().is_none());

@@ -1,7 +1,8 @@
-//! pgBouncer with the file in configs/, in session and in transaction mode, in front of HAProxy and of the built-in proxy.
+//! pgBouncer with the file in configs/, in session and in transaction mode, in front of HAProxy and of the built-in proxy, and behind that.
 
 use crate::haproxy;
-use crate::{FAILOVER_S, arrive, arrives_at, front, place, through};
+use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, front, place, switch_over, through};
+use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::companions::{Running, program};
 use matriarch_chaos::herd::{give_to_postgres, postgres_ids};
 use matriarch_chaos::node_file::PASSWORD;
@@ -9,10 +10,14 @@ use matriarch_chaos::{Herd, Options};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tokio_postgres::Config;
+use tokio_postgres::{Config, NoTls};
 
 /// Of the built-in proxy, for writers.
 const PROXY_PORT: u16 = 5_000;
+/// For readers.
+const READERS_PORT: u16 = 5_001;
+/// Of a pgBouncer beside each server.
+const BESIDE_PORT: u16 = 6_432;
 
 /// Where it sends its clients.
 pub(crate) enum Servers {
@@ -22,6 +27,8 @@ pub(crate) enum Servers {
     Proxy(Ipv4Addr),
     /// To the host that stands in the file which it includes.
     Named,
+    /// To this node's PostgreSQL, beside which it runs.
+    Beside(Ipv4Addr),
 }
 
 /// A pgBouncer in front of a herd.
@@ -33,8 +40,11 @@ pub(crate) struct Pooler {
 
 impl Pooler {
     pub(crate) fn start(program: &Path, herd: &Herd, servers: &Servers, mode: &str, port: u16) -> Self {
-        let at = front(herd);
-        let dir = herd.dir().join(format!("pgbouncer-{port}"));
+        let at = match servers {
+            Servers::Beside(node) => *node,
+            _ => front(herd),
+        };
+        let dir = herd.dir().join(format!("pgbouncer-{at}-{port}"));
         std::fs::create_dir(&dir).unwrap();
         let users: String = ["postgres", "pgbouncer"]
             .iter()
@@ -48,6 +58,9 @@ impl Pooler {
             Servers::Haproxy => text = text.replace("host=127.0.0.1", &format!("host={at}")),
             Servers::Proxy(node) => {
                 text = text.replace(haproxy, &format!("* = host={node} port={PROXY_PORT}"));
+            }
+            Servers::Beside(node) => {
+                text = text.replace(haproxy, &format!("* = host={node} port={POSTGRES_PORT}"));
             }
             Servers::Named => {
                 let include = format!("\n%include {}", Self::hosts_file(herd).display());
@@ -152,4 +165,76 @@ async fn follows_a_failover(mut herd: Herd, old: usize, pgbouncer: &Path, server
     );
     // Between transactions a client of a transaction pool has no server that it could lose.
     assert_eq!(place(&herd, &loose).await, Some((new, false)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer_in_session_mode_behind_the_proxy_follows_a_switchover_and_a_failover() {
+    follows_behind_the_proxy("session").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer_in_transaction_mode_behind_the_proxy_follows_a_switchover_and_a_failover() {
+    follows_behind_the_proxy("transaction").await;
+}
+
+/// `postgresql.proxy_address`: each server has a pgBouncer beside it, which is where the proxies lead.
+async fn follows_behind_the_proxy(mode: &str) {
+    let Some(pgbouncer) = program("pgbouncer") else {
+        return;
+    };
+    let users = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(users.path(), format!("\"postgres\" \"{PASSWORD}\"\n")).unwrap();
+    let proxy = format!("proxy:\n  listen: '{{ip}}'\n  rw: {PROXY_PORT}\n  ro: {READERS_PORT}\n");
+    let options = Options {
+        sections: format!("{proxy}  auth_file: {}\n", users.path().display()),
+        postgresql: format!("  proxy_address: '{{ip}}:{BESIDE_PORT}'\n"),
+        ..Options::default()
+    };
+    let mut herd = Herd::grown(3, options).await;
+    let old = herd.await_whole(RETURN_S).await;
+    let beside = |node: usize| Servers::Beside(herd.nodes[node].ip);
+    let poolers: Vec<Pooler> = (0..3)
+        .map(|node| Pooler::start(&pgbouncer, &herd, &beside(node), mode, BESIDE_PORT))
+        .collect();
+    let (to, third) = (herd.others(old)[0], herd.others(old)[1]);
+    let door = herd.nodes[third].ip;
+    let (writer, reader) = (
+        through(&herd, door, PROXY_PORT),
+        through(&herd, door, READERS_PORT),
+    );
+    herd.until("the proxy leads to the primary", FAILOVER_S, async || {
+        arrives_at(&herd, &writer, old).await
+    })
+    .await;
+    let mut console = writer.clone();
+    console.user("pgbouncer").dbname("pgbouncer");
+    let (client, connection) = console.connect(NoTls).await.expect("it is pgBouncer's");
+    tokio::spawn(connection);
+    client.simple_query("SHOW VERSION").await.unwrap();
+    // Each standby's pooler has seen it as a standby, and repeats that to clients later.
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let (client, node, standby) = arrive(&herd, &reader).await.expect("a standby");
+        assert!(standby);
+        readers.push((client, node));
+    }
+    assert_ne!(readers[0].1, readers[1].1, "readers are spread");
+    drop(readers);
+    let (rests, _, _) = arrive(&herd, &writer).await.unwrap();
+    switch_over(&herd, old, to).await;
+    assert_eq!(place(&herd, &rests).await, Some((to, false)), "it went along");
+    assert!(arrives_at(&herd, &writer, to).await);
+    herd.await_whole(RETURN_S).await;
+    herd.nodes[to].kill_whole();
+    let new = herd.await_primary(FAILOVER_S, |node| node != to).await;
+    herd.until("the proxy leads to the new primary", FAILOVER_S, async || {
+        arrives_at(&herd, &writer, new).await
+    })
+    .await;
+    assert_eq!(
+        place(&herd, &rests).await,
+        Some((new, false)),
+        "it went along again"
+    );
+    drop(poolers);
 }

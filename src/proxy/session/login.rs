@@ -86,6 +86,17 @@ impl From<Garbled> for LoginError {
     }
 }
 
+/// Where a session logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At the primary.
+    Primary,
+    /// At a standby that is to become the primary.
+    Standby,
+    /// At a pooler in front of the primary: it repeats what its server said of itself once.
+    Pooler,
+}
+
 /// What comes next.
 #[derive(Debug)]
 pub enum Step {
@@ -126,8 +137,7 @@ pub struct Login {
     /// The server has proven that it knows the password, or SCRAM was not begun.
     proven: bool,
     admitted: bool,
-    /// The server may be a standby still.
-    ahead: bool,
+    at: At,
     stage: Stage,
     parameters: Parameters,
     key: Option<BackendKey>,
@@ -142,8 +152,8 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    /// Begins; the bytes are the first that go to the server. `ahead` where it is a standby that is to become the primary.
-    pub fn new(replay: Replay, credentials: Credentials, ahead: bool) -> (Self, Vec<u8>) {
+    /// Begins; the bytes are the first that go to the server.
+    pub fn new(replay: Replay, credentials: Credentials, at: At) -> (Self, Vec<u8>) {
         let first = replay.startup.to_vec();
         let login = Self {
             replay,
@@ -153,7 +163,7 @@ impl Login {
             scram: None,
             proven: true,
             admitted: false,
-            ahead,
+            at,
             stage: Stage::Authenticating,
             parameters: Parameters::default(),
             key: None,
@@ -163,7 +173,7 @@ impl Login {
 
     /// The server has become the primary: what to ask it, so that it says so.
     pub fn arrive(&mut self) -> Vec<u8> {
-        self.ahead = false;
+        self.at = At::Primary;
         let mut sync = Vec::new();
         say(&mut sync, b'S', &[]);
         sync
@@ -183,7 +193,7 @@ impl Login {
                 Piece::End { kind } => {
                     let body = std::mem::take(&mut self.body);
                     if self.hear(kind, &body, &mut out)? {
-                        if self.ahead {
+                        if self.at == At::Standby {
                             self.stage = Stage::Standing;
                             return Ok(Step::Standing);
                         }
@@ -322,7 +332,7 @@ impl Login {
             let differs = || LoginError::Differs(String::from_utf8_lossy(name).into_owned());
             match name {
                 _ if found == wanted => {}
-                b"in_hot_standby" if self.ahead => {}
+                b"in_hot_standby" if self.at != At::Primary => {}
                 b"in_hot_standby" if found == b"on" => return Err(LoginError::Standby),
                 b"server_version" if major(found) == major(wanted) => {}
                 _ if SETTABLE.contains(&name) && !at_last => settable.push((name.to_vec(), wanted.to_vec())),

@@ -46,7 +46,7 @@ pub use farewell::{moved_away, unanswered, unknown_commit};
 pub use follower::{Follower, Forward, SECRET};
 pub use frame::Garbled;
 pub use key::BackendKey;
-pub use login::{Landed, Login, LoginError, Step};
+pub use login::{At, Landed, Login, LoginError, Step};
 pub use marks::Fixed;
 pub use proofs::{Answer, Batch, Proofs, Ticket};
 pub use replay::Replay;
