@@ -54,6 +54,8 @@ struct Told {
     stopping: bool,
     /// It is stopped in order to be started again.
     restarting: bool,
+    /// It could not be started since it was a primary, and that was told.
+    demoted: bool,
 }
 
 impl Told {
@@ -85,8 +87,17 @@ impl Told {
         } else {
             self.last = Some(service);
             self.restarting = false;
+            self.demoted = false;
         }
         due
+    }
+}
+
+impl Told {
+    /// Takes in that a start failed; whether that is told.
+    fn failed_start(&mut self) -> bool {
+        self.restarting = false;
+        self.last == Some(Service::Primary) && !std::mem::replace(&mut self.demoted, true)
     }
 }
 
@@ -156,12 +167,17 @@ impl Agent {
 
     /// What was a primary until now could not be started again: it is none for whoever listens.
     pub(super) fn callbacks_after_failed_start(&mut self) {
-        let told = &mut self.callbacks.told;
-        told.restarting = false;
-        if told.last == Some(Service::Primary)
+        if self.callbacks.told.failed_start()
             && let Some(hands) = self.hands()
         {
             self.callbacks.fire(&hands, "on_role_change", Role::Demoted);
+        }
+    }
+
+    /// A postmaster has ended by itself; one that nobody was told of is a start that failed.
+    pub(super) fn callbacks_after_end(&mut self) {
+        if self.callbacks.told.service == Some(Service::Down) {
+            self.callbacks_after_failed_start();
         }
     }
 
@@ -180,7 +196,7 @@ impl Agent {
 mod tests {
     use super::*;
 
-    /// `stop`, `restart` announce an end; `down`, `primary`, `replica` are what is there then.
+    /// `stop`, `restart` announce an end, `fails` is a start; `down`, `primary`, `replica` are what is there then.
     fn told(story: &str) -> Vec<String> {
         let mut told = Told::default();
         let mut heard = Vec::new();
@@ -189,6 +205,10 @@ mod tests {
                 "stop" | "restart" => {
                     told.stopping = true;
                     told.restarting = word == "restart";
+                    continue;
+                }
+                "fails" => {
+                    heard.extend(told.failed_start().then(|| "on_role_change demoted".to_owned()));
                     continue;
                 }
                 "down" => Service::Down,
@@ -217,6 +237,10 @@ mod tests {
             ),
             ("primary down replica", "on_start primary, on_role_change replica"),
             ("primary down primary", "on_start primary, on_start primary"),
+            (
+                "primary down fails fails replica down fails",
+                "on_start primary, on_role_change demoted, on_role_change replica",
+            ),
             (
                 "primary restart down primary",
                 "on_start primary, on_restart primary",

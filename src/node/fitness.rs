@@ -71,14 +71,16 @@ impl Fitness {
         }
     }
 
-    /// Takes in which postmaster runs, whether its end is our doing, and how the last one ended.
-    fn saw(&mut self, postmaster: Option<i32>, ours: bool, exit: &str, now: Moment) {
+    /// Takes in which postmaster runs, whether its end is our doing, and how the last one ended; answers whether one has
+    /// just ended by itself.
+    fn saw(&mut self, postmaster: Option<i32>, ours: bool, exit: &str, now: Moment) -> bool {
         self.ours |= ours;
         if self.postmaster == postmaster {
-            return;
+            return false;
         }
+        let by_itself = self.postmaster.is_some() && !self.ours;
         if self.postmaster.is_some() {
-            if !self.ours {
+            if by_itself {
                 self.ends.push_back(now);
                 exit.clone_into(&mut self.last_end);
             }
@@ -90,6 +92,7 @@ impl Fitness {
         }
         self.postmaster = postmaster;
         self.ours = ours && postmaster.is_some();
+        by_itself
     }
 
     /// Something failed that may have to do with the disk.
@@ -208,7 +211,9 @@ impl Agent {
             Some(Purpose::Fence | Purpose::Stop | Purpose::Raise | Purpose::Again)
         ) || guarded
             || exit.contains("its guard died");
-        self.fitness.saw(self.guard.postmaster, ours, exit, now);
+        if self.fitness.saw(self.guard.postmaster, ours, exit, now) {
+            self.callbacks_after_end();
+        }
         self.fitness.look(now);
         if self.hung_since(now).is_some() && self.has_heir() {
             // What made it hang is not known: a start in the same place could hang as well.
