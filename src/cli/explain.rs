@@ -16,6 +16,8 @@ use std::fmt::Write;
 const CHANGES: usize = 5;
 /// What detection and promotion add to the ttl after a node's death, for the estimate.
 const AFTER_TTL_MS: u64 = 300;
+/// A verdict that is older may hold no more: the leader says it several times a second.
+const OLD_MS: u64 = 1_000;
 /// The ttl we recommend, for the line that says what a longer one costs.
 const SHORT_TTL_MS: u64 = 2_000;
 
@@ -164,7 +166,16 @@ impl Explanation<'_> {
 
     fn rule(&self) -> String {
         match self.here.get("standing").filter(|standing| standing.is_object()) {
-            Some(standing) => format!("{}: {}", text(standing, "rule"), text(standing, "reason")),
+            Some(standing) => {
+                let rule = format!("{}: {}", text(standing, "rule"), text(standing, "reason"));
+                match number(self.here, "leader_contact_ms") {
+                    heard if heard > OLD_MS => {
+                        let old = format!("{rule}; that was {} ago", seconds(heard));
+                        self.style.warning(&old)
+                    }
+                    _ => rule,
+                }
+            }
             None => self
                 .style
                 .warning("unknown, the Raft leader has not told this node"),

@@ -7,7 +7,7 @@ use super::out::Style;
 use super::sheet::Format;
 use crate::api::fixtures::{NOW, add_witness, facts, make_synchronous, name, postgres, promotion, recorded};
 use crate::api::{cluster_document, explain_document, history_document};
-use crate::cluster::{Facts, Lsn, Primacy, Role, SyncMode};
+use crate::cluster::{Facts, Lsn, Moment, Primacy, Role, SyncMode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -185,6 +185,15 @@ fn explanations() {
     recorded(
         "cli/testdata/explain.txt",
         &explained(&replica, Some(Ok(primary))),
+    );
+
+    let mut old = replica.clone();
+    old.last_seen = Moment(NOW.0 - 2_700);
+    let said = explained(&old, None);
+    assert!(
+        said.lines()
+            .any(|line| line.starts_with("Rule:") && line.ends_with("; that was 2.7 s ago")),
+        "{said}"
     );
 
     let mut lost = facts(2);

@@ -40,7 +40,7 @@ pub use report::{
     Answer, Bearing, Fork, Grant, Offer, PeerMessage, PeerReply, PostgresReport, PostgresState, Promise,
     Report, Role, Seen, Sender, Standing, Synced, Tenure,
 };
-pub use settings::{PostgresSettings, Settings, SyncMode};
+pub use settings::{PostgresSettings, Settings, Shared, SyncMode};
 pub use state::State;
 pub use sync::{Quorum, Sync};
 pub use vitals::{GuardFacts, ProxyFacts, UNMOVED, Vitals, WatchdogFacts};

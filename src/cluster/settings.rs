@@ -77,6 +77,23 @@ pub struct PostgresSettings {
     pub pg_ident: Option<Vec<String>>,
     /// Bound of a start or stop, seconds.
     pub pg_ctl_timeout_s: u64,
+    /// What holds on nodes whose own file does not say it.
+    pub shared: Shared,
+}
+
+/// Commands and options that a node may have of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Commands by event name.
+    pub callbacks: BTreeMap<String, String>,
+    /// Command before a promotion.
+    pub pre_promote: Option<String>,
+    /// Command before a clean stop.
+    pub before_stop: Option<String>,
+    /// Options of pg_basebackup, each as `--x=y`.
+    pub basebackup: Vec<String>,
+    /// Options of pg_rewind, each as `--x=y`.
+    pub rewind: Vec<String>,
 }
 
 impl Settings {
@@ -125,6 +142,7 @@ impl Default for PostgresSettings {
             pg_hba: None,
             pg_ident: None,
             pg_ctl_timeout_s: 60,
+            shared: Shared::default(),
         }
     }
 }

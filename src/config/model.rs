@@ -169,6 +169,16 @@ pub struct CommandOption {
     pub value: Option<String>,
 }
 
+impl CommandOption {
+    /// As it stands on a command line.
+    pub fn long(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{}={value}", self.name),
+            None => format!("--{}", self.name),
+        }
+    }
+}
+
 /// An option of initdb.
 pub type InitdbOption = CommandOption;
 

@@ -1,12 +1,12 @@
 //! `postgresql:` of a node file.
 
 use super::gucs;
-use super::model::{Authentication, Listen, Login, PostgresConfig};
+use super::model::{Authentication, CommandOption, Listen, Login, PostgresConfig};
 use super::node_file::others_must_reach;
 use super::reader::Reader;
 use super::settings::warn_of_ours;
 use super::units;
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -47,19 +47,8 @@ pub(crate) fn read(
     let connect = connect(reader, &listen, own_host);
     reader.required("postgresql.data_dir");
     let data_dir = reader.path("postgresql.data_dir").unwrap_or_default();
-    let basebackup = reader.options("postgresql.basebackup", &NOT_OF_BASEBACKUP);
-    if let Some(compress) = basebackup.iter().find(|option| option.name == "compress")
-        && !compress
-            .value
-            .as_deref()
-            .is_some_and(|value| value.starts_with("server-"))
-    {
-        reader.problem(
-            "postgresql.basebackup",
-            "compress must be done by the server; write `compress: server-zstd`",
-        );
-    }
-    let callbacks = callbacks(reader);
+    let basebackup = basebackup(reader, "postgresql");
+    let callbacks = callbacks(reader, "postgresql");
     PostgresConfig {
         listen,
         connect,
@@ -95,6 +84,35 @@ pub(crate) fn read(
             .flag_if_given("postgresql.remove_data_directory_on_diverged_timelines"),
         data_dir,
     }
+}
+
+/// The same of what is shared, at `bootstrap.dcs.postgresql`.
+pub(crate) fn shared(reader: &mut Reader, at: &str) -> Shared {
+    let long = |options: Vec<CommandOption>| options.iter().map(CommandOption::long).collect();
+    Shared {
+        callbacks: callbacks(reader, at),
+        pre_promote: command(reader, &format!("{at}.pre_promote")),
+        before_stop: command(reader, &format!("{at}.before_stop")),
+        basebackup: long(basebackup(reader, at)),
+        rewind: long(reader.options(&format!("{at}.rewind"), &NOT_OF_REWIND)),
+    }
+}
+
+fn basebackup(reader: &mut Reader, at: &str) -> Vec<CommandOption> {
+    let path = format!("{at}.basebackup");
+    let options = reader.options(&path, &NOT_OF_BASEBACKUP);
+    if let Some(compress) = options.iter().find(|option| option.name == "compress")
+        && !compress
+            .value
+            .as_deref()
+            .is_some_and(|value| value.starts_with("server-"))
+    {
+        reader.problem(
+            &path,
+            "compress must be done by the server; write `compress: server-zstd`",
+        );
+    }
+    options
 }
 
 /// `address[,address]:port`.
@@ -296,11 +314,11 @@ fn recovery_conf(reader: &mut Reader) -> BTreeMap<String, String> {
     given
 }
 
-fn callbacks(reader: &mut Reader) -> BTreeMap<String, String> {
+fn callbacks(reader: &mut Reader, at: &str) -> BTreeMap<String, String> {
     let events = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
     let mut found = BTreeMap::new();
     for event in events {
-        if let Some(line) = command(reader, &format!("postgresql.callbacks.{event}")) {
+        if let Some(line) = command(reader, &format!("{at}.callbacks.{event}")) {
             found.insert(event.to_owned(), line);
         }
     }

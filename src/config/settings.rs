@@ -193,6 +193,7 @@ fn postgresql(reader: &mut Reader) -> PostgresSettings {
         pg_ctl_timeout_s: timeout
             .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(60),
+        shared: super::postgresql::shared(reader, "bootstrap.dcs.postgresql"),
     }
 }
 
@@ -317,6 +318,26 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(settings(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn commands_and_options_may_be_shared() {
+        let json = r#"{"postgresql": {"callbacks": {"on_role_change": "/bin/tell 'the others'"}, "pre_promote": "/bin/may-i",
+            "basebackup": [{"checkpoint": "fast"}, "verbose"], "rewind": {"debug": true}}}"#;
+        let shared = settings(json).unwrap().postgresql.shared;
+        assert_eq!(shared.callbacks["on_role_change"], "/bin/tell 'the others'");
+        assert_eq!(shared.pre_promote.as_deref(), Some("/bin/may-i"));
+        assert_eq!(shared.before_stop, None);
+        assert_eq!(shared.basebackup, ["--checkpoint=fast", "--verbose"]);
+        assert_eq!(shared.rewind, ["--debug"]);
+        let bad = r#"{"postgresql": {"before_stop": "/bin/it's", "basebackup": ["pgdata=/x"]}}"#;
+        assert_eq!(
+            errors(bad),
+            [
+                "dynamic configuration: postgresql.before_stop: \"/bin/it's\" is not a command: a quote in it is not closed",
+                "dynamic configuration: postgresql.basebackup: the option \"pgdata\" is set by us; remove it",
+            ]
+        );
     }
 
     #[test]

@@ -388,6 +388,9 @@ impl Agent {
         self.look_at_fitness(now);
         self.take_in(now)?;
         self.call_back();
+        if let Some(hands) = &mut self.parts.hands {
+            hands.heed(&self.parts.settings.borrow().postgresql.shared);
+        }
         let state = self.parts.state.borrow().clone();
         self.bind(&state, now);
         self.duty = self.judge(&state, now);

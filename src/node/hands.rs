@@ -1,8 +1,8 @@
 //! The configuration applied to the hands: what the jobs need of PostgreSQL, in the node's own terms.
 
 use crate::clock;
-use crate::cluster::{MemberName, Settings};
-use crate::config::{self, Config, Effective, PostgresConfig};
+use crate::cluster::{MemberName, Settings, Shared};
+use crate::config::{self, CommandOption, Config, Effective, PostgresConfig};
 use crate::guard::{Guard, StartSpec, WatchdogState};
 use crate::postgres::{self, Postgres, ServerConf, Session, Streams, Upstream};
 use nix::unistd::{AccessFlags, access};
@@ -44,6 +44,8 @@ pub struct Hands {
     pub guard: Guard,
     config: Arc<Config>,
     section: Arc<PostgresConfig>,
+    /// What holds here where the node's own file does not say it.
+    shared: Shared,
     vetted: Arc<Mutex<Vetted>>,
 }
 
@@ -57,7 +59,7 @@ struct Vetted {
 impl Hands {
     /// Checks programs, version and ownership; touches nothing.
     pub fn check(config: &Config, section: &PostgresConfig) -> Result<Postgres, postgres::PostgresError> {
-        Postgres::new(setup(config, section))
+        Postgres::new(setup(config, section, &Shared::default()))
     }
 
     /// Checks the same again and joins it with the guard.
@@ -66,7 +68,8 @@ impl Hands {
         section: Arc<PostgresConfig>,
         guard: Guard,
     ) -> Result<Self, postgres::PostgresError> {
-        let postgres = Postgres::new(setup(&config, &section))?;
+        let shared = Shared::default();
+        let postgres = Postgres::new(setup(&config, &section, &shared))?;
         let session = Session::new(&postgres);
         Ok(Self {
             postgres,
@@ -74,6 +77,7 @@ impl Hands {
             guard,
             config,
             section,
+            shared,
             vetted: Arc::default(),
         })
     }
@@ -84,15 +88,25 @@ impl Hands {
             .postgresql
             .clone()
             .map_or_else(|| self.section.clone(), Arc::new);
-        let postgres = self.postgres.renewed(setup(&config, &section));
+        let postgres = self.postgres.renewed(setup(&config, &section, &self.shared));
         self.session.renew(&postgres);
         Self {
+            shared: self.shared.clone(),
             postgres,
             session: self.session.clone(),
             guard: self.guard.clone(),
             config,
             section,
             vetted: self.vetted.clone(),
+        }
+    }
+
+    /// From now on what is shared is this.
+    pub fn heed(&mut self, shared: &Shared) {
+        if self.shared != *shared {
+            self.shared.clone_from(shared);
+            let setup = setup(&self.config, &self.section, &self.shared);
+            self.postgres = self.postgres.renewed(setup);
         }
     }
 
@@ -315,7 +329,13 @@ impl Hands {
 
     /// Creates the database cluster.
     pub async fn initdb(&self) -> Result<(), String> {
-        let options: Vec<String> = self.config.bootstrap.initdb.iter().map(long_option).collect();
+        let options: Vec<String> = self
+            .config
+            .bootstrap
+            .initdb
+            .iter()
+            .map(CommandOption::long)
+            .collect();
         self.postgres
             .initdb(&options)
             .await
@@ -331,7 +351,12 @@ impl Hands {
 
     /// The command of a callback.
     pub fn callback(&self, action: &str) -> Option<String> {
-        self.section.callbacks.get(action).cloned()
+        let callbacks = if self.section.callbacks.is_empty() {
+            &self.shared.callbacks
+        } else {
+            &self.section.callbacks
+        };
+        callbacks.get(action).cloned()
     }
 
     /// Runs a callback: Patroni's arguments are the action, the role and the cluster's name.
@@ -347,7 +372,12 @@ impl Hands {
 
     /// Asks the operator's script whether this node may be promoted.
     pub async fn pre_promote(&self, settings: &Settings) -> Result<(), String> {
-        let Some(line) = &self.section.pre_promote else {
+        let Some(line) = self
+            .section
+            .pre_promote
+            .as_ref()
+            .or(self.shared.pre_promote.as_ref())
+        else {
             return Ok(());
         };
         let bound = Duration::from_secs(self.effective(settings).pg_ctl_timeout_s);
@@ -357,7 +387,11 @@ impl Hands {
 
     /// Lets the operator's script do what it has to before a clean stop; the stop comes in any case.
     pub async fn before_stop(&self) {
-        if let Some(line) = &self.section.before_stop
+        if let Some(line) = self
+            .section
+            .before_stop
+            .as_ref()
+            .or(self.shared.before_stop.as_ref())
             && let Err(why) = self.postgres.run_command(line, &[], &[], BEFORE_STOP).await
         {
             tracing::warn!("before_stop: {why}");
@@ -398,11 +432,12 @@ impl Hands {
     }
 }
 
-fn long_option(option: &config::CommandOption) -> String {
-    match &option.value {
-        Some(value) => format!("--{}={value}", option.name),
-        None => format!("--{}", option.name),
+/// The node's own options, or the shared ones where it has none.
+fn options(own: &[CommandOption], shared: &[String]) -> Vec<String> {
+    if own.is_empty() {
+        return shared.to_vec();
     }
+    own.iter().map(CommandOption::long).collect()
 }
 
 fn login(login: &config::Login) -> postgres::Login {
@@ -432,7 +467,7 @@ fn default_socket_dir() -> std::path::PathBuf {
     place.to_owned()
 }
 
-fn setup(config: &Config, section: &PostgresConfig) -> postgres::Setup {
+fn setup(config: &Config, section: &PostgresConfig, shared: &Shared) -> postgres::Setup {
     let socket = section
         .parameters
         .get("unix_socket_directories")
@@ -455,7 +490,7 @@ fn setup(config: &Config, section: &PostgresConfig) -> postgres::Setup {
         rewind: login(&section.auth.rewind),
         name: config.name.as_str().to_owned(),
         scope: config.scope.clone(),
-        basebackup_options: section.basebackup.iter().map(long_option).collect(),
-        rewind_options: section.rewind.iter().map(long_option).collect(),
+        basebackup_options: options(&section.basebackup, &shared.basebackup),
+        rewind_options: options(&section.rewind, &shared.rewind),
     }
 }

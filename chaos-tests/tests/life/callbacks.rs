@@ -85,6 +85,33 @@ async fn callbacks_are_told_each_change_with_patronis_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_may_stand_in_the_dynamic_configuration() {
+    let mut herd = Herd::new(2, Options::default());
+    // One has its own, which go before.
+    listen(&herd.nodes[0]);
+    herd.nodes.iter_mut().for_each(Node::start);
+    let old = herd.await_whole(60).await;
+    let scope = herd.nodes[old].patroni("/patroni/scope").await.unwrap();
+    let note = script(
+        &herd.nodes[1],
+        "shared.sh",
+        &format!("echo \"shared $*\" >> {}/told\n", herd.nodes[1].dir.display()),
+    );
+    let change = format!(
+        r#"{{"postgresql": {{"callbacks": {{"on_role_change": "sh {}"}}}}}}"#,
+        note.display()
+    );
+    assert_eq!(herd.nodes[old].order("PATCH", "/config", &change).await.0, 200);
+    let body = format!(r#"{{"leader": "{}"}}"#, herd.nodes[old].name);
+    assert_eq!(herd.nodes[old].order("POST", "/switchover", &body).await.0, 200);
+    let role = |node: usize| if node == old { "replica" } else { "primary" };
+    until_told(&herd, 0, &format!("on_role_change {} {scope}", role(0))).await;
+    until_told(&herd, 1, &format!("shared on_role_change {} {scope}", role(1))).await;
+    let shared = told(&herd.nodes[1]);
+    assert!(shared.iter().all(|line| !line.contains(role(0))), "{shared:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_hands_over_is_told_that_it_stops_and_follows() {
     let mut herd = Herd::new(2, Options::default());
     herd.nodes.iter().for_each(listen);
