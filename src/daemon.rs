@@ -35,6 +35,7 @@ use matriarch_raft::{Group, StartError, TlsFiles};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -73,13 +74,17 @@ pub enum DaemonError {
     /// The node loop ended by itself.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The thread that speaks with the other nodes.
+    #[error("the thread for the other nodes ended: {0}")]
+    Speaker(tokio::task::JoinError),
     /// Signals cannot be awaited.
     #[error("signals: {0}")]
     Signals(std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, or until this node must not go on.
-pub async fn run(config: Config, journal: Journal) -> Result<(), DaemonError> {
+/// Runs until SIGTERM or SIGINT, or until this node must not go on. `speaker` is for what must wait for no disk and no
+/// PostgreSQL: agreement with the other nodes, judgement, leases.
+pub async fn run(config: Config, journal: Journal, speaker: Handle) -> Result<(), DaemonError> {
     let config = Arc::new(config);
     let dir = config.raft.data_dir.clone();
     prepare(&dir).map_err(|source| DaemonError::Directory {
@@ -111,6 +116,7 @@ pub async fn run(config: Config, journal: Journal) -> Result<(), DaemonError> {
         operator,
         rest: door.control(),
         journal,
+        speaker,
     };
     let outcome = live(config, ledger, hands, guard.clone(), facts, controls).await;
     // It goes only when nothing runs; where this node had to give up beside a running PostgreSQL, it stays with it.
@@ -130,6 +136,7 @@ struct Controls {
     operator: Operator,
     rest: ApiControl,
     journal: Journal,
+    speaker: Handle,
 }
 
 /// The Raft directory belongs to the daemon's user alone: it holds the log, the guard's socket and the ledger.
@@ -273,7 +280,9 @@ async fn live(
     // Data that once belonged to a group never founds another one, however empty the Raft directory is.
     let may_form = hands.as_ref().is_none_or(|hands| !hands.postgres.has_marker());
     let replica = Box::new(Replica::new(state, settings));
-    let group = Group::start(raft_settings(&config, may_form), replica, mailroom.clone()).await?;
+    let speaker = controls.speaker;
+    let joining = Group::start(raft_settings(&config, may_form), replica, mailroom.clone());
+    let group = speaker.spawn(joining).await.map_err(DaemonError::Speaker)??;
     let orders = Orders::new(
         group.clone(),
         desk.clone(),
@@ -362,18 +371,18 @@ async fn live(
     };
     let (agent, postmaster) = Agent::new(parts);
     let mut tasks = vec![
-        tokio::spawn(lead::watch_state(desk.clone(), state_seen.clone())),
-        tokio::spawn(lead::watch_lead(desk.clone(), group.status())),
-        tokio::spawn(lead::run(
+        speaker.spawn(lead::watch_state(desk.clone(), state_seen.clone())),
+        speaker.spawn(lead::watch_lead(desk.clone(), group.status())),
+        speaker.spawn(lead::run(
             me,
             group.clone(),
             desk,
             state_seen.clone(),
             settings_seen,
         )),
-        tokio::spawn(lead::see_off(group.clone(), state_seen.clone())),
+        speaker.spawn(lead::see_off(group.clone(), state_seen.clone())),
         tokio::spawn(systemd::feed(reporter.tenancy.clone())),
-        tokio::spawn(reporter.run()),
+        speaker.spawn(reporter.run()),
         tokio::spawn(doors.follow(renewal.watch())),
     ];
     tasks.extend(charge.map(|charge| tokio::spawn(charge.run())));
@@ -390,7 +399,8 @@ async fn live(
         }
     };
     let _ = tokio::time::timeout(CLOSE_DEADLINE, closing).await;
-    dismiss(keeper, end_proxy, state_seen.borrow().pause.is_on()).await;
+    let paused = state_seen.borrow().pause.is_on();
+    dismiss(keeper, end_proxy, paused).await;
     leave_lead(&group).await;
     for task in tasks {
         task.abort();

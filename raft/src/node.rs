@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use matriarch_storage::Log;
 use tokio::sync::{Notify, watch};
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) expelled: Arc<Expelled>,
     /// When a leader last spoke to this node and was accepted.
     heard: Mutex<Option<Instant>>,
+    /// From where beats are counted.
+    born: Instant,
     pub(crate) store: Mutex<Option<Arc<dyn Log>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -93,6 +96,7 @@ impl Node {
             fatal: parts.fatal,
             expelled: parts.expelled,
             heard: Mutex::default(),
+            born: Instant::now(),
             store: Mutex::new(Some(parts.store)),
             tasks: Mutex::default(),
         }
@@ -148,6 +152,14 @@ impl Node {
     /// When a leader last spoke to this node and was accepted.
     pub(crate) fn heard_at(&self) -> Option<Instant> {
         *lock(&self.heard)
+    }
+
+    /// The next whole multiple of this period: what waits for the same beat costs one wake-up together.
+    pub(crate) fn beat(&self, period: Duration) -> Instant {
+        let now = Instant::now();
+        let lived = now.saturating_duration_since(self.born).as_nanos();
+        let rest = lived.checked_rem(period.as_nanos()).unwrap_or(0);
+        now + period.saturating_sub(Duration::from_nanos(u64::try_from(rest).unwrap_or(0)))
     }
 
     /// Remembers a proven peer's name.

@@ -7,15 +7,16 @@ use std::time::Duration;
 use openraft::async_runtime::watch::{RecvError, WatchReceiver};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::{Instant, ServerState};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::machine::Peer;
 use crate::node::Node;
 use crate::status::{Lead, Status};
 use crate::types::{Raft, TypeConfig, metrics};
 
-/// How often a leader takes in acknowledgements, which every heartbeat brings, and which change nothing but an age.
-const PACE: Duration = Duration::from_millis(50);
+/// How often a leader takes in acknowledgements, which every heartbeat brings, and which change nothing but an age. That
+/// there are none any more is not noticed later for it: it is looked at when the newest one known grows too old.
+const PACE: Duration = Duration::from_millis(200);
 /// A voter this close to the log's end counts as level.
 const LEVEL: u64 = 16;
 
@@ -61,7 +62,7 @@ pub(crate) async fn observe(node: Arc<Node>) {
             changed = async {
                 changes.changed().await?;
                 if !pace.is_zero() {
-                    sleep(pace).await;
+                    sleep_until(node.beat(pace)).await;
                 }
                 Ok::<_, RecvError>(())
             } => if changed.is_err() {

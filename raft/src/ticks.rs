@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::node::Node;
 use crate::types::Raft;
@@ -41,24 +41,24 @@ pub(crate) async fn pace(node: Arc<Node>) {
     loop {
         let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
         let silence = node.heard_at().map(|at| at.elapsed());
-        let wait = match choose(leads, silence, heartbeat, patience) {
+        let until = match choose(leads, silence, heartbeat, patience) {
             Pace::Lead(next) => {
                 ticks.beat(false);
                 if raft.trigger().heartbeat().await.is_err() {
                     return;
                 }
-                next
+                node.beat(next)
             }
             Pace::Rest(wait) => {
                 ticks.beat(false);
-                wait
+                Instant::now() + wait
             }
             Pace::Tick(wait) => {
                 ticks.beat(true);
-                wait
+                Instant::now() + wait
             }
         };
-        sleep(wait).await;
+        sleep_until(until).await;
     }
 }
 

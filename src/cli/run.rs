@@ -7,9 +7,11 @@ use crate::journal::Journal;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
-/// Threads of the runtime: one may wait for the disk while the other beats.
-const THREADS: usize = 2;
+/// Threads that do this node's work: one may wait for the disk while the other answers probes.
+const WORKERS: usize = 2;
 
 /// Run this node's daemon until SIGTERM.
 #[derive(Args, Debug)]
@@ -50,18 +52,46 @@ impl Run {
     }
 }
 
+fn hurry() {
+    drop(crate::sys::hurry());
+}
+
 fn serve(config: Config, journal: &Journal) -> Result<(), CliError> {
     // A busy machine must cost neither the lease nor the lead. What this process starts runs as ever, PostgreSQL above
     // all. Not permitted without CAP_SYS_NICE: then it competes like everybody.
-    let hurry = || drop(crate::sys::hurry());
     hurry();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let workers = Builder::new_multi_thread()
         .on_thread_start(hurry)
-        .worker_threads(THREADS)
+        .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let outcome = runtime.block_on(daemon::run(config, journal.clone()));
-    runtime.shutdown_background();
+    let (speaker, end) = speaker().map_err(CliError::Runtime)?;
+    let daemon = daemon::run(config, journal.clone(), speaker);
+    // On a worker: this thread would only be woken to wake one.
+    let outcome = workers.block_on(async { workers.spawn(daemon).await });
+    drop(end);
+    workers.shutdown_background();
+    let outcome = outcome.map_err(|broken| CliError::Runtime(broken.into()))?;
     outcome.map_err(CliError::from)
+}
+
+/// The thread that agrees with the other nodes: heartbeats, judgements and leases wait for nothing else, and wake no other
+/// thread, which would be most of what an idle node costs. It ends when the second half is dropped.
+fn speaker() -> std::io::Result<(Handle, oneshot::Sender<()>)> {
+    let runtime = Builder::new_current_thread()
+        .on_thread_start(hurry)
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let (end, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("speaker".to_owned())
+        .spawn(move || {
+            hurry();
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        })?;
+    Ok((handle, end))
 }

@@ -180,6 +180,18 @@ pub struct PostgresReport {
     pub said_ms: u64,
 }
 
+impl PostgresReport {
+    fn differs(&self, next: &Self) -> bool {
+        self.state != next.state
+            || self.role != next.role
+            || self.timeline != next.timeline
+            || self.fork != next.fork
+            || self.checkpointed != next.checkpointed
+            || self.streamed_in != next.streamed_in
+            || self.replication_state != next.replication_state
+    }
+}
+
 /// What a node says of an epoch it holds or held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tenure {
@@ -281,6 +293,30 @@ impl Report {
             proxy: None,
             bearing: Bearing::No,
         }
+    }
+
+    /// Whether others should hear of `next` at once. Positions, ages and what is only for people wait for their turn.
+    pub fn differs(&self, next: &Self) -> bool {
+        let words = |report: &Self| {
+            (
+                report.promise,
+                report.synced,
+                report.primary_answers,
+                report.rearmed,
+                report.again,
+                report.serves,
+            )
+        };
+        self.info != next.info
+            || self.tenure != next.tenure
+            || words(self) != words(next)
+            || self.unpromotable != next.unpromotable
+            || self.offer != next.offer
+            || self.scheduled_restart != next.scheduled_restart
+            || match (&self.postgres, &next.postgres) {
+                (Some(old), Some(new)) => old.differs(new),
+                (old, new) => old.is_some() != new.is_some(),
+            }
     }
 
     /// The epoch in which clients may be sent here to write.

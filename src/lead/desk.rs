@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 /// How long a name stays with the address that used it last, at least; a lease that may still run keeps it longer.
 const SAME_NAME_MS: u64 = 2_000;
+/// A calm leader judges again this much later, milliseconds.
+pub const CALM_MS: u64 = 100;
 
 /// The reports and the leader's memory.
 #[derive(Default)]
@@ -138,6 +140,8 @@ pub struct Judgement {
     pub vote: Vote,
     /// The holder's epoch is over and nothing is decided yet: the standbys' newest positions are wanted.
     pub wants_news: bool,
+    /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than [`CALM_MS`].
+    pub calm: bool,
 }
 
 impl Desk {
@@ -212,7 +216,7 @@ impl Desk {
         }
         let first_said = old.filter(|old| ended(&old.report)).and_then(|old| old.ended_at);
         let ended_at = ended(&report).then(|| first_said.unwrap_or(now));
-        let important = old.is_none_or(|old| differs(&old.report, &report));
+        let important = old.is_none_or(|old| old.report.differs(&report));
         let position = state
             .primacy
             .held()
@@ -283,6 +287,12 @@ impl Desk {
         })
     }
 
+    /// Whether more than half of the epoch's lease is left, so that its renewal can wait for a heartbeat.
+    pub fn lasts(&self, epoch: Epoch, state: &State, now: Moment) -> bool {
+        let granted = self.lock().last_grant;
+        granted.is_some_and(|(of, at)| of == epoch && now.since(at) < state.ttl_ms / 2)
+    }
+
     /// Lets this member carry the proxies' address for so many milliseconds, if nobody else does and it is the one to do it.
     /// To be called only after a quorum has confirmed the leadership since the report arrived.
     pub fn grant_address(&self, asker: &MemberName, state: &State, now: Moment) -> Option<u64> {
@@ -327,6 +337,10 @@ impl Desk {
         };
         let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
         let candidates = state.members.keys().map(judged).collect();
+        // The shortest silence that means anything is two intervals long.
+        let patience = agreed.settings.report_interval_ms.saturating_mul(2);
+        let on_time = |heard: &Heard| now.since(heard.at) + CALM_MS < patience;
+        let calm = rule == "healthy" && inner.heard.values().all(on_time);
         let standing = Standing {
             rule: rule.to_owned(),
             reason,
@@ -343,6 +357,7 @@ impl Desk {
             verdict,
             vote,
             wants_news,
+            calm,
         })
     }
 
@@ -402,35 +417,6 @@ fn moves(act: &Act) -> bool {
             | Act::Fence { .. }
             | Act::Elect { .. }
     )
-}
-
-/// Whether the leader should look at once.
-fn differs(old: &Report, new: &Report) -> bool {
-    let gist = |report: &Report| {
-        let postgres = report.postgres.as_ref();
-        (
-            report.tenure.clone(),
-            (
-                report.promise,
-                report.synced,
-                report.primary_answers,
-                report.rearmed,
-            ),
-            report.info.clone(),
-            report.unpromotable.clone(),
-            postgres.map(|p| {
-                (
-                    p.state,
-                    p.role,
-                    p.timeline,
-                    p.fork,
-                    p.streamed_in,
-                    p.replication_state.clone(),
-                )
-            }),
-        )
-    };
-    gist(old) != gist(new)
 }
 
 #[cfg(test)]

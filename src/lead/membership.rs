@@ -10,13 +10,15 @@
 
 use super::orders::Judged;
 use crate::cluster::{Act, Done, Member, MemberName, State};
-use matriarch_raft::{Group, Status};
+use matriarch_raft::{Group, Peer, Status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often the leader looks for whom to see off.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the leader looks for whom to see off, beside whenever something was agreed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Until it tries again.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Raft's membership as the leader sees it.
 #[derive(Clone, Debug, Default)]
@@ -167,37 +169,41 @@ pub(super) fn refusal(state: &State, name: &str, id: u64, in_raft: impl Fn(u64) 
 }
 
 /// Takes the votes of those that were forgotten. Runs until aborted; does nothing while another node leads.
-pub async fn see_off(group: Group, state: watch::Receiver<Arc<State>>) {
+pub async fn see_off(group: Group, mut states: watch::Receiver<Arc<State>>) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let status = group.status().borrow().clone();
-        if status.lead.is_none() {
-            continue;
+        // Timing out is the normal case.
+        let _ = tokio::time::timeout(LOOK_EVERY, states.changed()).await;
+        let state = states.borrow_and_update().clone();
+        let lead = || group.status().borrow().lead.is_some();
+        let is_gone = |peer: &Peer| state.is_retired(peer.id);
+        while let Some(gone) = group.members().into_iter().find(|peer| lead() && is_gone(peer)) {
+            take_vote(&group, &gone).await;
+            tokio::time::sleep(TRY_AGAIN).await;
         }
-        let state = state.borrow().clone();
-        let Some(gone) = (group.members().into_iter()).find(|peer| state.is_retired(peer.id)) else {
-            continue;
-        };
-        let id = gone.id;
-        let name = if gone.name.is_empty() {
-            &gone.addr
-        } else {
-            &gone.name
-        };
-        let done = if id == status.id {
-            let level = status.peers_level.iter().find(|(_, level)| *level);
-            match level {
-                Some((heir, _)) => group.hand_over(*heir).await,
-                None => continue,
-            }
-        } else {
-            group.remove(id).await
-        };
-        match done {
-            Ok(()) if id != status.id => tracing::info!("{name} is no member of the Raft group any more"),
-            Ok(()) => tracing::info!("handed Raft's lead over to leave the group"),
-            Err(why) => tracing::warn!("{name} cannot leave the Raft group yet: {why}"),
+    }
+}
+
+async fn take_vote(group: &Group, gone: &Peer) {
+    let status = group.status().borrow().clone();
+    let (id, leads) = (gone.id, gone.id == status.id);
+    let name = if gone.name.is_empty() {
+        &gone.addr
+    } else {
+        &gone.name
+    };
+    let done = if leads {
+        let level = status.peers_level.iter().find(|(_, level)| *level);
+        match level {
+            Some((heir, _)) => group.hand_over(*heir).await,
+            None => return,
         }
+    } else {
+        group.remove(id).await
+    };
+    match done {
+        Ok(()) if leads => tracing::info!("handed Raft's lead over to leave the group"),
+        Ok(()) => tracing::info!("{name} is no member of the Raft group any more"),
+        Err(why) => tracing::warn!("{name} cannot leave the Raft group yet: {why}"),
     }
 }
 

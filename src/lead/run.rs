@@ -1,6 +1,6 @@
 //! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
 
-use super::desk::{Agreed, Desk, Judgement};
+use super::desk::{Agreed, CALM_MS, Desk, Judgement};
 use super::said::Said;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 /// How often the view is judged although nothing was heard: silence is news too.
 const TICK: Duration = Duration::from_millis(50);
+/// The same while nothing is wrong and nobody is late.
+const CALM: Duration = Duration::from_millis(CALM_MS);
 /// What refused a proposal has been applied here by then.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 /// The same while another node leads: only a change of leadership is awaited, and that raises the alarm itself.
@@ -38,14 +40,15 @@ pub async fn run(
     let mut poked = Moment(0);
     let mut stuck_since: Option<Moment> = None;
     let mut turn = 0_usize;
+    let mut calm = false;
     loop {
         // Timing out is the normal case: the tick.
-        let tick = if status.borrow().lead.is_some() {
-            TICK
-        } else {
-            REST
+        let tick = match status.borrow().lead.is_some() {
+            true if calm => CALM,
+            true => TICK,
+            false => REST,
         };
-        let _ = tokio::time::timeout(tick, desk.news()).await;
+        let _ = tokio::time::timeout_at(group.beat(tick), desk.news()).await;
         let vote = status.borrow().lead.map(|lead| Vote {
             term: lead.term,
             node: lead.node,
@@ -59,7 +62,9 @@ pub async fn run(
             settings: &rules,
             voters,
         };
-        let Some(judgement) = desk.judge(&agreed, clock::now(), clock::wall_ms()) else {
+        let judgement = desk.judge(&agreed, clock::now(), clock::wall_ms());
+        calm = judgement.as_ref().is_some_and(|judgement| judgement.calm);
+        let Some(judgement) = judgement else {
             continue;
         };
         say(&judgement, &mut said);

@@ -376,9 +376,13 @@ impl Agent {
         if self.guard_beats(now) {
             self.parts.tenancy.passed(now);
         }
-        let status = self.parts.group.status().borrow().clone();
-        self.expelled = status.expelled;
-        if let Some(why) = status.fatal
+        let status = self.parts.group.status();
+        let (expelled, fatal) = {
+            let status = status.borrow();
+            (status.expelled.clone(), status.fatal.clone())
+        };
+        self.expelled = expelled;
+        if let Some(why) = fatal
             && !self.is_withdrawing()
         {
             return Err(AgentError::Raft(why));

@@ -52,7 +52,7 @@ impl Agent {
             .poked_at
             .take_if(|at| self.probed.at >= *at || self.guard.postmaster.is_none())
             .is_some();
-        let important = awaited || gist(&before) != gist(&report);
+        let important = awaited || before.differs(&report);
         let report = Arc::new(report);
         self.parts.report.send_replace(report.clone());
         if important {
@@ -340,7 +340,8 @@ impl Agent {
     }
 
     fn raft_facts(&self, state: &State) -> RaftFacts {
-        let status = self.parts.group.status().borrow().clone();
+        let status = self.parts.group.status();
+        let status = status.borrow();
         let name_of = |id: u64| {
             let known = state.members.values().find(|member| member.info.raft_id == id);
             known.map(|member| member.info.name.clone())
@@ -390,25 +391,4 @@ fn sender(walsender: &WalSender) -> Sender {
         flushed: walsender.flushed,
         sync_state: walsender.sync_state.clone(),
     }
-}
-
-/// What the leader should hear of at once.
-fn gist(report: &Report) -> impl PartialEq + use<> {
-    let postgres = report.postgres.as_ref().map(|p| {
-        let stream = (p.streamed_in, p.replication_state.clone());
-        (p.state, p.role, p.timeline, p.fork, p.checkpointed, stream)
-    });
-    (
-        report.info.clone(),
-        report.tenure.clone(),
-        (
-            report.promise,
-            report.synced,
-            report.primary_answers,
-            report.rearmed,
-        ),
-        postgres,
-        (report.unpromotable.clone(), report.again, report.serves),
-        (report.offer.clone(), report.scheduled_restart.clone()),
-    )
 }

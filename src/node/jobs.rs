@@ -242,22 +242,36 @@ pub async fn promote(
         }
         make_whole(&hands, &wanted).await?;
         hands.postgres.reserve_timelines(current, target).map_err(text)?;
-        hands.session.promote().await.map_err(text)?;
-        let probe = until(&hands, patience(&wanted.settings), "the end of recovery", |p| {
-            !p.in_recovery
-        })
-        .await?;
-        if probe.timeline != Some(target) {
-            return Err(format!(
-                "it was promoted to timeline {:?} instead of {target}",
-                probe.timeline
-            ));
+        // Nobody can follow without its slot, and commits may be waiting for who follows. A standby can have slots too,
+        // so they are made while it ends its recovery; should that come to nothing, there is a second try.
+        let (risen, early) = tokio::join!(
+            end_recovery(&hands, &wanted, target),
+            hands.session.ensure_slots(&slots)
+        );
+        risen?;
+        if early.is_err() {
+            hands.session.ensure_slots(&slots).await.map_err(text)?;
         }
-        // Nobody can follow without its slot, and commits may be waiting for who follows.
-        hands.session.ensure_slots(&slots).await.map_err(text)?;
-        hands.postgres.set_standby_signal(true).map_err(text)
+        let postgres = hands.postgres.clone();
+        tokio::task::spawn_blocking(move || postgres.set_standby_signal(true))
+            .await
+            .map_err(text)?
+            .map_err(text)
     };
     rise(hands.clone(), epoch, work).await
+}
+
+async fn end_recovery(hands: &Hands, wanted: &Wanted, target: Timeline) -> Result<(), String> {
+    hands.session.promote().await.map_err(text)?;
+    let bound = patience(&wanted.settings);
+    let probe = until(hands, bound, "the end of recovery", |probe| !probe.in_recovery).await?;
+    if probe.timeline == Some(target) {
+        return Ok(());
+    }
+    Err(format!(
+        "it was promoted to timeline {:?} instead of {target}",
+        probe.timeline
+    ))
 }
 
 /// Ends the stream and removes what it has left half, if it has. Its end would not be waited for else: promotion does

@@ -39,6 +39,18 @@ pub struct Word {
     pub reign: LeaseFacts,
 }
 
+impl Word {
+    /// Whether the node loop should hear of `next` at once.
+    fn differs(&self, next: &Self) -> bool {
+        let others = || self.digest.iter().zip(next.digest.iter());
+        self.revision != next.revision
+            || self.duplicate_of != next.duplicate_of
+            || self.reign.epoch != next.reign.epoch
+            || self.digest.len() != next.digest.len()
+            || others().any(|(old, new)| old.report.differs(&new.report))
+    }
+}
+
 /// Everything a reporting task needs.
 #[derive(Clone)]
 pub struct Reporter {
@@ -95,6 +107,10 @@ impl Reporter {
     async fn send_to(mut self, id: u64, own: bool) {
         loop {
             let now = clock::now();
+            // Counted from here: an answer that waits for a heartbeat makes the next report no later. All voters are told in
+            // one go.
+            let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
+            let next = self.group.beat(interval);
             if self.tenancy.may_report(now) {
                 let mut report = Report::clone(&self.report.borrow());
                 report.sent_at = now;
@@ -112,9 +128,8 @@ impl Reporter {
                     }
                 }
             }
-            let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep_until(next) => {}
                 changed = self.urgent.changed() => if changed.is_err() { return },
                 Ok(()) = self.gate.changed() => {}
             }
@@ -143,7 +158,7 @@ impl Reporter {
             epoch,
             until: sent_at.plus(left_ms),
         });
-        self.word.send_replace(Word {
+        let new = Word {
             reign: reign.unwrap_or_default(),
             at: clock::now(),
             at_s: clock::wall_ms() / 1_000,
@@ -151,6 +166,12 @@ impl Reporter {
             revision,
             digest: Arc::new(digest),
             duplicate_of,
+        };
+        // Nobody is woken by what is only newer: the loop looks at it with its next pass.
+        self.word.send_if_modified(|word| {
+            let news = word.differs(&new);
+            *word = new;
+            news
         });
     }
 }
