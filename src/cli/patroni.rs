@@ -1,9 +1,9 @@
-//! The daemon's old name: called `patroni` (a link is enough), the program takes the words of units and scripts that
-//! start a node.
+//! The daemon's old names: called `patroni` (a link is enough), the program takes the words of units and scripts that
+//! start a node, called `patroni_raft_controller` those that start a voter without data.
 
 use crate::api::CONTRACT;
 use clap::Parser;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// What the guard starts goes by its own words, whatever the program is called.
@@ -23,6 +23,14 @@ struct Patroni {
     ignore_listen_port: bool,
 }
 
+/// Run a node that votes and holds no data, whatever its file says of PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "patroni_raft_controller", version = CONTRACT)]
+struct Controller {
+    /// The node file, or a directory of them; without it the environment says everything
+    file: Option<PathBuf>,
+}
+
 /// The same in the program's own words; other names' arguments stay as they are.
 ///
 /// # Errors
@@ -30,14 +38,25 @@ struct Patroni {
 pub(super) fn translated(arguments: &[OsString]) -> Result<Vec<OsString>, clap::Error> {
     let stem = arguments.first().and_then(|name| Path::new(name).file_stem());
     let own = |word: &OsString| OWN.iter().any(|own| word == own);
-    if stem.is_none_or(|stem| stem != "patroni") || arguments.get(1).is_some_and(own) {
-        return Ok(arguments.to_vec());
-    }
-    let asked = Patroni::try_parse_from(arguments)?;
-    let verb = if asked.validate_config { "check" } else { "run" };
-    let file = asked.file.map(PathBuf::into_os_string);
-    let words = ["matriarch", verb].map(OsString::from);
-    Ok(words.into_iter().chain(file).collect())
+    let is_own = arguments.get(1).is_some_and(own);
+    let (words, file): (&[&str], _) = match stem.and_then(OsStr::to_str).filter(|_| !is_own) {
+        Some("patroni") => {
+            let asked = Patroni::try_parse_from(arguments)?;
+            let verb: &[&str] = if asked.validate_config {
+                &["matriarch", "check"]
+            } else {
+                &["matriarch", "run"]
+            };
+            (verb, asked.file)
+        }
+        Some("patroni_raft_controller") => {
+            let asked = Controller::try_parse_from(arguments)?;
+            (&["matriarch", "run", "--witness"], asked.file)
+        }
+        _ => return Ok(arguments.to_vec()),
+    };
+    let file = file.map(PathBuf::into_os_string);
+    Ok(words.iter().map(OsString::from).chain(file).collect())
 }
 
 #[cfg(test)]
@@ -55,6 +74,11 @@ mod tests {
             ("patroni", "matriarch run"),
             ("patroni --validate-config a.yml", "matriarch check a.yml"),
             ("patroni --validate-config -i", "matriarch check"),
+            (
+                "patroni_raft_controller.py a.yml",
+                "matriarch run --witness a.yml",
+            ),
+            ("patroni_raft_controller", "matriarch run --witness"),
             ("patroni last-word x", "patroni last-word x"),
             ("patronictl list", "patronictl list"),
             ("matriarch --validate-config", "matriarch --validate-config"),

@@ -18,14 +18,20 @@ const WORKERS: usize = 2;
 pub struct Run {
     /// The node file, or a directory of them; without it the environment says everything
     file: Option<PathBuf>,
+    /// Vote only, whatever the file says of PostgreSQL
+    #[arg(long, hide = true)]
+    witness: bool,
 }
 
 impl Run {
     pub(super) fn execute(self) -> Result<(), CliError> {
         let env: BTreeMap<String, String> = std::env::vars().collect();
         let path = self.file.unwrap_or_default();
-        let loaded = config::load(&path, &env)
+        let mut loaded = config::load(&path, &env)
             .map_err(|problems| CliError::Config(problems.iter().map(ToString::to_string).collect()))?;
+        if self.witness {
+            loaded.config.postgresql = None;
+        }
         let journal = Journal::start(&loaded.config.log).map_err(CliError::Journal)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");

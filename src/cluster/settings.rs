@@ -94,6 +94,8 @@ pub struct Shared {
     pub basebackup: Vec<String>,
     /// Options of pg_rewind, each as `--x=y`.
     pub rewind: Vec<String>,
+    /// `unix_socket_directories` among the parameters: that is where the server is found.
+    pub socket_directories: Option<String>,
 }
 
 impl Settings {

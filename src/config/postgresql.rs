@@ -10,6 +10,7 @@ use crate::cluster::{Endpoint, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+const SOCKETS: &str = "unix_socket_directories";
 const POSTGRES_PORT: u16 = 5432;
 const NOT_OF_BASEBACKUP: [&str; 11] = [
     "pgdata",
@@ -95,6 +96,7 @@ pub(crate) fn shared(reader: &mut Reader, at: &str) -> Shared {
         before_stop: command(reader, &format!("{at}.before_stop")),
         basebackup: long(basebackup(reader, at)),
         rewind: long(reader.options(&format!("{at}.rewind"), &NOT_OF_REWIND)),
+        socket_directories: reader.parameters(&format!("{at}.parameters")).remove(SOCKETS),
     }
 }
 

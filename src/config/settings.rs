@@ -330,6 +330,9 @@ mod tests {
         assert_eq!(shared.before_stop, None);
         assert_eq!(shared.basebackup, ["--checkpoint=fast", "--verbose"]);
         assert_eq!(shared.rewind, ["--debug"]);
+        let json = r#"{"postgresql": {"parameters": {"unix_socket_directories": "/run/a, /tmp"}}}"#;
+        let shared = settings(json).unwrap().postgresql.shared;
+        assert_eq!(shared.socket_directories.as_deref(), Some("/run/a, /tmp"));
         let bad = r#"{"postgresql": {"before_stop": "/bin/it's", "basebackup": ["pgdata=/x"]}}"#;
         assert_eq!(
             errors(bad),

@@ -107,6 +107,7 @@ impl Hands {
             self.shared.clone_from(shared);
             let setup = setup(&self.config, &self.section, &self.shared);
             self.postgres = self.postgres.renewed(setup);
+            self.session.renew(&self.postgres);
         }
     }
 
@@ -471,6 +472,7 @@ fn setup(config: &Config, section: &PostgresConfig, shared: &Shared) -> postgres
     let socket = section
         .parameters
         .get("unix_socket_directories")
+        .or(shared.socket_directories.as_ref())
         .and_then(|dirs| dirs.split(',').map(str::trim).find(|dir| dir.starts_with('/')))
         .map(Into::into)
         .or_else(|| section.use_unix_socket.then(default_socket_dir));
