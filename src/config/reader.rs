@@ -111,8 +111,9 @@ impl Reader {
         self.text(path).map(Secret::new)
     }
 
+    /// A file or directory; an empty text is none, as templates leave it.
     pub(crate) fn path(&mut self, path: &str) -> Option<PathBuf> {
-        let text = self.text(path)?;
+        let text = self.text(path).filter(|text| !text.trim().is_empty())?;
         match std::path::absolute(&text) {
             Ok(found) => Some(found.components().collect()),
             Err(_) => {

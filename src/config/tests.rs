@@ -228,6 +228,22 @@ fn files_of_a_directory_are_merged_in_order() {
 }
 
 #[test]
+fn an_empty_path_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = std::fs::read_to_string(testdata().join("base.yml")).unwrap();
+    std::fs::write(dir.path().join("1.yml"), base).unwrap();
+    let empty = "postgresql: {bin_dir: '', config_dir: ' ', pgpass: ''}\nrestapi: {certfile: '', cafile: ''}\nlog: {dir: ''}\n";
+    std::fs::write(dir.path().join("2.yml"), empty).unwrap();
+    let config = load(dir.path(), &home()).unwrap().config;
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!(
+        (postgresql.bin_dir, config.restapi.certfile, config.log.dir),
+        (None, None, None)
+    );
+    assert_eq!(postgresql.config_dir, postgresql.data_dir);
+}
+
+#[test]
 fn the_configurations_we_ship_are_valid_and_agree() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/three-nodes");
     let load = |name: &str| load(&configs.join(name), &home()).unwrap();

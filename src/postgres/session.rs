@@ -246,7 +246,7 @@ impl Session {
                     });
                 }
                 Err(why) => {
-                    let (at, why) = (way.at.clone(), words(&why));
+                    let at = way.at.clone();
                     failed = Some(PostgresError::Unreachable { at, why });
                 }
             }
@@ -281,7 +281,7 @@ pub(super) fn refused(what: &'static str) -> impl FnOnce(tokio_postgres::Error) 
 }
 
 /// The server's own words where there are some; never the statement, which may hold a password.
-fn words(why: &tokio_postgres::Error) -> String {
+pub(super) fn words(why: &tokio_postgres::Error) -> String {
     use std::error::Error;
     match (why.as_db_error(), why.source()) {
         (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),

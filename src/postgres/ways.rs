@@ -1,6 +1,6 @@
 //! The ways to the local server: by its socket, and by TCP as the superuser's `sslmode` has it.
 
-use super::session::PROBE;
+use super::session::{PROBE, words};
 use super::{Login, Setup};
 use crate::config::Secret;
 use crate::tls_client::{ClientIdentity, client_config};
@@ -17,22 +17,25 @@ const SETTINGS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c lock
 #[derive(Clone)]
 pub(super) struct Way {
     config: Config,
-    tls: Option<MakeRustlsConnect>,
+    /// Without it in plain text; or why there is none.
+    tls: Option<Result<MakeRustlsConnect, String>>,
     /// What it is called in an error.
     pub(super) at: String,
 }
 
 impl Way {
-    /// The client, and the task that serves it.
-    pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), Error> {
+    /// The client, and the task that serves it; or why it does not lead there.
+    pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), String> {
+        let told = |why: Error| words(&why);
         // Whoever uses the client hears of the end of its connection.
         match &self.tls {
-            Some(tls) => {
-                let (client, connection) = self.config.connect(tls.clone()).await?;
+            Some(Ok(tls)) => {
+                let (client, connection) = self.config.connect(tls.clone()).await.map_err(told)?;
                 Ok((client, tokio::spawn(async move { drop(connection.await) })))
             }
+            Some(Err(why)) => Err(format!("postgresql.authentication.superuser: {why}")),
             None => {
-                let (client, connection) = self.config.connect(NoTls).await?;
+                let (client, connection) = self.config.connect(NoTls).await.map_err(told)?;
                 Ok((client, tokio::spawn(async move { drop(connection.await) })))
             }
         }
@@ -53,7 +56,7 @@ pub(super) fn ways(setup: &Setup) -> Vec<Way> {
     if let Some(password) = &setup.superuser.password {
         common.password(password);
     }
-    let way = |host: &str, mode: SslMode, tls: Option<MakeRustlsConnect>| {
+    let way = |host: &str, mode: SslMode, tls: Option<Result<MakeRustlsConnect, String>>| {
         let mut config = common.clone();
         config.host(host).ssl_mode(mode);
         let at = format!("{host}:{}", setup.port);
@@ -67,10 +70,7 @@ pub(super) fn ways(setup: &Setup) -> Vec<Way> {
         }
         for mode in modes(&setup.superuser) {
             let tls = (mode != SslMode::Disable).then(|| tls(&setup.superuser));
-            match tls.transpose() {
-                Ok(tls) => found.push(way(&host, mode, tls)),
-                Err(why) => tracing::warn!("postgresql.authentication.superuser: {why}"),
-            }
+            found.push(way(&host, mode, tls));
         }
     }
     found
@@ -97,7 +97,10 @@ fn tls(login: &Login) -> Result<MakeRustlsConnect, String> {
             key,
             password: login.key_password.clone().map(Secret::new),
         });
-    client_config(true, None, identity.as_ref()).map(MakeRustlsConnect::new)
+    client_config(true, None, identity.as_ref())
+        .map(MakeRustlsConnect::new)
+        // Here the key's password goes by libpq's name.
+        .map_err(|why| why.replace("keyfile_password", "sslpassword"))
 }
 
 /// Where the local server listens for us, the best way first.

@@ -118,6 +118,11 @@ async fn who_takes_tls_and_a_certificate_only_is_administered_and_copied_all_the
         let why = node(&site, 0, stranger).session.probe().await.unwrap_err();
         assert!(matches!(why, PostgresError::Unreachable { .. }), "{why}");
     }
+    let mut wrong = node(&site, 0, Some((&identity, "require")));
+    wrong.setup.superuser.key_password = Some("another".to_owned());
+    let session = Session::new(&Postgres::new(wrong.setup.clone()).unwrap());
+    let why = session.probe().await.unwrap_err().to_string();
+    assert!(why.contains("sealed.key: sslpassword does not open it"), "{why}");
     // The key opens for the programs and the stream, and its password is on no command line and in no public file.
     let mut standby = node(&site, 1, Some((&identity, "require")));
     standby.copy(&primary).await.unwrap();
