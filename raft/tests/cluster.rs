@@ -177,7 +177,10 @@ async fn all_restart_and_remember() {
     for n in 0..20u8 {
         cluster.group(leader).propose(vec![n]).await.unwrap();
     }
-    let ids: Vec<u64> = (0..3).map(|i| cluster.group(i).id()).collect();
+    let mut ids = Vec::new();
+    for i in 0..3 {
+        ids.push(cluster.id(i).await);
+    }
     cluster.close().await;
     for i in 0..3 {
         cluster.start(i).await;
@@ -186,7 +189,7 @@ async fn all_restart_and_remember() {
     cluster.group(leader).propose(b"after".to_vec()).await.unwrap();
     cluster.level().await;
     for (i, id) in ids.into_iter().enumerate() {
-        assert_eq!(cluster.group(i).id(), id, "a kept store keeps its id");
+        assert_eq!(cluster.id(i).await, id, "a kept store keeps its id");
         assert_eq!(cluster.applied(i).len(), 21);
     }
     cluster.close().await;
@@ -201,7 +204,7 @@ async fn a_wiped_node_returns_under_a_new_id_and_its_old_one_is_dropped() {
     }
     let leader = cluster.leader().await;
     let wiped = (leader + 1) % 3;
-    let old = cluster.group(wiped).id();
+    let old = cluster.id(wiped).await;
     let old_store = cluster.dir.path().join("old");
     cluster.group(leader).propose(b"one".to_vec()).await.unwrap();
     cluster.stop(wiped).await;
@@ -233,7 +236,7 @@ async fn a_wiped_node_returns_under_a_new_id_and_its_old_one_is_dropped() {
     let survivor = cluster.leader().await;
     assert_eq!(cluster.group(survivor).status().borrow().lead, reign);
     let refused = cluster.group(wiped).ask(
-        cluster.group(survivor).id(),
+        cluster.id(survivor).await,
         b"hello".to_vec(),
         Duration::from_secs(1),
     );
@@ -250,7 +253,7 @@ async fn leadership_moves_to_a_level_voter() {
     }
     let leader = cluster.leader().await;
     let to = (leader + 1) % 3;
-    let id = cluster.group(to).id();
+    let id = cluster.id(to).await;
     cluster
         .wait(leader, "a level voter", |s| s.peers_level.contains(&(id, true)))
         .await;
@@ -273,10 +276,7 @@ async fn messages_travel_beside_the_log_with_the_senders_proven_name() {
         cluster.start(i).await;
     }
     let leader = cluster.leader().await;
-    let (from, to) = (
-        cluster.group((leader + 1) % 3).clone(),
-        cluster.group(leader).id(),
-    );
+    let (from, to) = (cluster.group((leader + 1) % 3).clone(), cluster.id(leader).await);
     let knows = |s: &matriarch_raft::Status| s.voters.iter().any(|voter| voter.id == to);
     cluster
         .wait((leader + 1) % 3, "the follower that knows its voters", knows)

@@ -112,7 +112,7 @@ async fn time_of_a_hand_over() {
     for n in 0..15u8 {
         let leader = cluster.leader().await;
         let to = (leader + 1) % 3;
-        let id = cluster.group(to).id();
+        let id = cluster.id(to).await;
         cluster
             .wait(leader, "a level voter", |s| s.peers_level.contains(&(id, true)))
             .await;

@@ -156,7 +156,7 @@ async fn a_member_that_was_taken_out_is_refused_until_it_is_let_in_again() {
     let leader = cluster.leader().await;
     cluster.group(leader).propose(b"one".to_vec()).await.unwrap();
     let gone = (leader + 1) % 3;
-    let old = cluster.group(gone).id();
+    let old = cluster.id(gone).await;
     out.lock().unwrap().insert(format!("node{gone}"), old);
     // Another change of the membership may be under way.
     let removed = async { while cluster.group(leader).remove(old).await.is_err() {} };
@@ -168,7 +168,7 @@ async fn a_member_that_was_taken_out_is_refused_until_it_is_let_in_again() {
         })
         .await;
     // It hears of it with the first thing it says.
-    let survivor = cluster.group(leader).id();
+    let survivor = cluster.id(leader).await;
     let told = cluster
         .group(gone)
         .ask(survivor, b"hello".to_vec(), common::STEP)
@@ -221,7 +221,7 @@ async fn a_member_without_a_port_is_told_everything_and_speaks_beside_the_log() 
     cluster
         .wait(3, "the second entry", |_| cluster.applied(3).len() == 2)
         .await;
-    let id = cluster.group(3).id();
+    let id = cluster.id(3).await;
     out.lock().unwrap().insert("node3".to_owned(), id);
     let status = cluster.wait(3, "the refusal", |s| s.expelled.is_some()).await;
     assert_eq!(status.fatal, None, "it goes on asking");

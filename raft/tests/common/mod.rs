@@ -165,6 +165,11 @@ impl Cluster {
         &self.running[i].as_ref().unwrap().group
     }
 
+    /// Its id, once it has one: the others may form a group and elect before it has heard of that.
+    pub(crate) async fn id(&self, i: usize) -> u64 {
+        self.wait(i, "its id", |s| s.id != 0).await.id
+    }
+
     pub(crate) fn applied(&self, i: usize) -> Vec<Vec<u8>> {
         self.running[i].as_ref().unwrap().applied.lock().unwrap().clone()
     }
