@@ -84,6 +84,9 @@ fn machine(findings: &mut Findings, config: &Config) {
         doors.push(("raft", peers.clone()));
     }
     doors.push(("restapi.listen", config.restapi.listen.clone()));
+    doors.extend(config.proxy.iter().flat_map(super::check_proxy::doors));
+    let limit = config.proxy.iter().filter_map(super::check_proxy::limit);
+    findings.notes.extend(limit);
     if let Some(postgresql) = &config.postgresql {
         let data_major = data_directory(findings, postgresql);
         programs(findings, config, postgresql, data_major);

@@ -20,6 +20,7 @@
 
 mod called;
 pub mod check;
+mod check_proxy;
 mod choose;
 mod client;
 mod cluster;

@@ -87,6 +87,8 @@ impl Load {
         if way.forgets_statements && self.kind == Kind::SelectPrepared {
             return Ok(None);
         }
+        // pgbench counts the time that its clients take to connect.
+        let seconds = seconds + self.clients / 100;
         let cpu = || way.pid.map_or(0, |pid| processes::usage(pid).cpu_ns);
         let logs = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mut command = Command::new(plain::bin_dir().join("pgbench"));
