@@ -87,9 +87,8 @@ fn settle() -> io::Result<()> {
 }
 
 fn serve(door: Door) -> io::Result<()> {
-    // The server beside it needs more than it does, and a thread that has more to do at once sleeps less often.
-    let cores = std::thread::available_parallelism()?.get();
-    let threads = (cores / 2).clamp(1, MOST_THREADS);
+    // With fewer the processor time of a query is less, and so is what comes through: one thread waits for its turn.
+    let threads = std::thread::available_parallelism()?.get().min(MOST_THREADS);
     let house = Arc::new(House::new(threads));
     let hands = Arc::new(Hands::start(&house)?);
     tokio::runtime::Builder::new_current_thread()
