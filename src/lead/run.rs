@@ -94,7 +94,9 @@ pub async fn run(
                     let_another_try(&group, turn).await;
                     turn = turn.wrapping_add(1);
                 }
-                if judgement.rule == "healthy" && at.since(handed_over) > HAND_OVER_EVERY_MS {
+                // Not while it rises: its first lease would wait for the next leader.
+                let settled = judgement.rule == "healthy" && now.is_confirmed();
+                if settled && at.since(handed_over) > HAND_OVER_EVERY_MS {
                     handed_over = step_aside(&me, &group, &now, at, handed_over).await;
                 }
             }
