@@ -59,14 +59,13 @@ impl Mailroom {
         self.gate.subscribe()
     }
 
-    /// Whether the primary says something else of its gate than before.
-    fn note_gate(&self, report: &Report, state: &State, now: Moment) -> bool {
+    fn note_gate(&self, report: &Report, state: &State, now: Moment) {
         if state
             .primacy
             .last()
             .is_none_or(|(holder, _)| holder != report.member())
         {
-            return false;
+            return;
         }
         let said = Gate {
             member: report.member().clone(),
@@ -79,7 +78,7 @@ impl Mailroom {
             let news = what(known) != what(&said);
             *known = said;
             news
-        })
+        });
     }
 
     /// The group exists only after its inbox; until then nothing is answered.
@@ -105,7 +104,7 @@ impl Mailroom {
         };
         let could_bear = report.bearing != Bearing::No;
         let (sent_at, member) = (report.sent_at, report.member().clone());
-        let opens = self.note_gate(&report, &state, clock::now());
+        self.note_gate(&report, &state, clock::now());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
         let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;
@@ -115,13 +114,7 @@ impl Mailroom {
         }
         let (mut grant, mut bears_ms) = (None, None);
         if duplicate_of.is_none() && (asks.is_some() || could_bear) {
-            // Clients wait for the gate and for a first lease. The next one is asked for long before the last one ends.
-            let confirmed =
-                match asks.is_some_and(|epoch| opens || !self.desk.lasts(epoch, &state, clock::now())) {
-                    true => group.confirm().await,
-                    false => group.confirm_by_heartbeat().await,
-                };
-            if confirmed.is_err() {
+            if group.confirm().await.is_err() {
                 return PeerReply::NotLeader;
             }
             let state = self.state.borrow().clone();

@@ -107,8 +107,7 @@ impl Reporter {
     async fn send_to(mut self, id: u64, own: bool) {
         loop {
             let now = clock::now();
-            // Counted from here: an answer that waits for a heartbeat makes the next report no later. All voters are told in
-            // one go.
+            // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
             let next = self.group.beat(interval);
             if self.tenancy.may_report(now) {
