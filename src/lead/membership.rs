@@ -168,11 +168,14 @@ pub(super) fn refusal(state: &State, name: &str, id: u64, in_raft: impl Fn(u64) 
     })
 }
 
-/// Takes the votes of those that were forgotten. Runs until aborted; does nothing while another node leads.
+/// Takes the votes of those that were forgotten. Runs until the state's sender is gone; does nothing while another node
+/// leads.
 pub async fn see_off(group: Group, mut states: watch::Receiver<Arc<State>>) {
     loop {
-        // Timing out is the normal case.
-        let _ = tokio::time::timeout(LOOK_EVERY, states.changed()).await;
+        // Timing out is the normal case; nothing is agreed any more once the group has ended.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, states.changed()).await {
+            return;
+        }
         let state = states.borrow_and_update().clone();
         let lead = || group.status().borrow().lead.is_some();
         let is_gone = |peer: &Peer| state.is_retired(peer.id);
