@@ -2,28 +2,48 @@
 //!
 //! Looks only; nothing is started, bound for longer than a look, or written.
 
-use crate::config::{self, Config, PostgresConfig, Problem, WatchdogMode};
+use super::out::CliError;
+use super::talk::Talk;
+use super::{check_programs, yaml};
+use crate::config::{self, Config, Problem, WatchdogMode};
+use clap::Args;
 use nix::unistd::{AccessFlags, access};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
-const PROGRAMS: [&str; 6] = [
-    "initdb",
-    "postgres",
-    "pg_basebackup",
-    "pg_controldata",
-    "pg_rewind",
-    "pg_waldump",
-];
 const WORLD_READABLE: u32 = 0o004;
 
-/// Checks a node file (or directory) and this machine; the report, and the exit code: 0 when a node could start.
-pub fn check(path: &Path, env: &BTreeMap<String, String>) -> (String, u8) {
+/// Say all that is wrong with a node file, and with this machine for it.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The node file, or a directory of them; without it the environment says everything
+    file: Option<PathBuf>,
+    /// Print the file, merged with the environment, if a node could start with it; secrets are shown as stars
+    #[arg(short, long)]
+    print: bool,
+}
+
+impl Check {
+    /// Whoever asks for the document gets nothing else on standard output; what is odd is said beside it.
+    pub(super) fn execute(self, env: &BTreeMap<String, String>, talk: &mut Talk<'_>) -> Result<u8, CliError> {
+        let findings = findings(&self.file.unwrap_or_default(), env);
+        let (report, code) = findings.report();
+        if !self.print {
+            talk.print(&report)?;
+        } else {
+            talk.note(report.trim_end());
+            if code == 0 {
+                talk.print(&yaml::block(&findings.shown))?;
+            }
+        }
+        Ok(code)
+    }
+}
+
+fn findings(path: &Path, env: &BTreeMap<String, String>) -> Findings {
     let (loaded, problems) = config::load_all(path, env);
     let mut findings = Findings {
         errors: problems.iter().map(Problem::to_string).collect(),
@@ -31,22 +51,27 @@ pub fn check(path: &Path, env: &BTreeMap<String, String>) -> (String, u8) {
     };
     if let Some(loaded) = loaded {
         findings.warnings = loaded.warnings;
+        findings.shown = loaded.shown;
         if findings.errors.is_empty() {
             findings.notes = config::notes(&loaded.config);
             machine(&mut findings, &loaded.config);
         }
     }
-    findings.report()
+    findings
 }
 
+/// What was found.
 #[derive(Default)]
-struct Findings {
-    errors: Vec<String>,
-    warnings: Vec<String>,
-    notes: Vec<String>,
+pub(super) struct Findings {
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) notes: Vec<String>,
+    /// What was written, to be shown.
+    shown: serde_json::Value,
 }
 
 impl Findings {
+    /// The report, and the exit code: 0 when a node could start.
     fn report(&self) -> (String, u8) {
         let mut text = String::new();
         for (kind, lines) in [
@@ -88,8 +113,8 @@ fn machine(findings: &mut Findings, config: &Config) {
     let limit = config.proxy.iter().filter_map(super::check_proxy::limit);
     findings.notes.extend(limit);
     if let Some(postgresql) = &config.postgresql {
-        let data_major = data_directory(findings, postgresql);
-        programs(findings, config, postgresql, data_major);
+        let data_major = check_programs::data_directory(findings, postgresql);
+        check_programs::programs(findings, config, postgresql, data_major);
         for host in postgresql.listen.addresses.split(',') {
             let host = if host == "*" { "0.0.0.0" } else { host };
             let address = format!(
@@ -184,11 +209,14 @@ fn placeholders(findings: &mut Findings, config: &Config) {
         .into_iter()
         .chain(logins.map(|(key, password)| (key, password.as_ref())));
     for (key, password) in all {
-        if password.is_some_and(|password| password.reveal().starts_with("change-me")) {
-            findings.warnings.push(format!(
-                "{key}: still says change-me, as the example does; write a secret of your own, the same on every node"
-            ));
-        }
+        let says = match password.map(config::Secret::reveal) {
+            Some(config::STARS) => "is nothing but stars, as what --print shows",
+            Some(text) if text.starts_with("change-me") => "still says change-me, as the example does",
+            _ => continue,
+        };
+        findings.warnings.push(format!(
+            "{key}: {says}; write a secret of your own, the same on every node"
+        ));
     }
 }
 
@@ -220,99 +248,6 @@ fn tls_files(findings: &mut Findings, config: &Config) {
     }
 }
 
-/// The owner of the data directory and the version of what lies in it.
-fn data_directory(findings: &mut Findings, postgresql: &PostgresConfig) -> Option<u32> {
-    let dir = &postgresql.data_dir;
-    let metadata = dir.metadata().ok()?;
-    if !metadata.is_dir() {
-        findings.errors.push(format!(
-            "postgresql.data_dir: {} is not a directory",
-            dir.display()
-        ));
-        return None;
-    }
-    let me = nix::unistd::geteuid();
-    if metadata.uid() == 0 {
-        let message = "belongs to root, under whom PostgreSQL does not run; give it to the user postgres";
-        findings
-            .errors
-            .push(format!("postgresql.data_dir: {} {message}", dir.display()));
-    } else if !me.is_root() && metadata.uid() != me.as_raw() {
-        let message = format!(
-            "belongs to user {}, but this is user {me}; run as its owner",
-            metadata.uid()
-        );
-        findings
-            .errors
-            .push(format!("postgresql.data_dir: {} {message}", dir.display()));
-    }
-    std::fs::read_to_string(dir.join("PG_VERSION"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-}
-
-/// The programs of `bin_dir`; without that key they are looked for when the node starts.
-fn programs(findings: &mut Findings, config: &Config, postgresql: &PostgresConfig, data_major: Option<u32>) {
-    let Some(bin_dir) = &postgresql.bin_dir else {
-        findings
-            .notes
-            .push("postgresql.bin_dir is not set: the programs are looked for in PATH".to_owned());
-        return;
-    };
-    let file = |name: &str| bin_dir.join(postgresql.bin_name.get(name).map_or(name, String::as_str));
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|name| !file(name).is_file())
-        .collect();
-    if !missing.is_empty() {
-        let message = format!("{} has no {}", bin_dir.display(), missing.join(", "));
-        findings.errors.push(format!(
-            "postgresql.bin_dir: {message}; install PostgreSQL's server programs"
-        ));
-    }
-    let told = Command::new(file("postgres")).arg("--version").output();
-    let version = told
-        .ok()
-        .and_then(|output| version_of(&String::from_utf8_lossy(&output.stdout)));
-    if let Some((major, minor)) = version {
-        findings.errors.extend(version_errors(major, data_major));
-        let race = config::start_race(&config.bootstrap.settings, major * 10_000 + minor);
-        findings
-            .warnings
-            .extend(race.map(|why| format!("postgresql.bin_dir: {why}")));
-    }
-}
-
-/// Major and minor version in what a server program tells of itself: `postgres (PostgreSQL) 15.18 (Debian ...)`.
-fn version_of(text: &str) -> Option<(u32, u32)> {
-    let version = text.split(") ").nth(1)?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let major = numbers.next()?.parse().ok()?;
-    // Development versions (`19devel`, `18beta1`) have no minor number.
-    let minor = version
-        .strip_prefix(&format!("{major}."))
-        .and_then(|_| numbers.next()?.parse().ok());
-    Some((major, minor.unwrap_or(0)))
-}
-
-fn version_errors(major: u32, data_major: Option<u32>) -> Vec<String> {
-    let mut errors = Vec::new();
-    if !SUPPORTED.contains(&major) {
-        let (least, most) = (SUPPORTED.start(), SUPPORTED.end());
-        let message = format!("PostgreSQL {major} is not supported; use {least} to {most}");
-        errors.push(format!("postgresql.bin_dir: {message}"));
-    }
-    if let Some(data) = data_major.filter(|data| *data != major) {
-        let message = format!("the programs are of PostgreSQL {major}, but data_dir was made by {data}");
-        errors.push(format!(
-            "postgresql.bin_dir: {message}; use the programs of {data}"
-        ));
-    }
-    errors
-}
-
 /// A port that is taken: the node itself, when it runs, or something in its way.
 fn ports(findings: &mut Findings, key: &str, address: &str) {
     match TcpListener::bind(address) {
@@ -333,8 +268,13 @@ fn ports(findings: &mut Findings, key: &str, address: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::called::Called;
+    use super::super::check_programs::PROGRAMS;
     use super::*;
-    use std::path::PathBuf;
+
+    fn check(path: &Path, env: &BTreeMap<String, String>) -> (String, u8) {
+        findings(path, env).report()
+    }
 
     fn file(dir: &Path, postgresql: &str) -> PathBuf {
         let text = format!(
@@ -379,6 +319,63 @@ mod tests {
             .unwrap()
     }
 
+    /// What is printed where, and the exit code.
+    fn printed(file: &Path, variables: &[(&str, &str)]) -> (String, String, u8) {
+        let (mut output, mut notes) = (Vec::new(), Vec::new());
+        let mut talk = Talk {
+            called: Called::Matriarch,
+            input: &mut std::io::empty(),
+            output: &mut output,
+            notes: &mut notes,
+            watched: false,
+        };
+        let check = Check {
+            file: Some(file.to_owned()),
+            print: true,
+        };
+        let env = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let code = check.execute(&env.collect(), &mut talk).unwrap();
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            text.replace(file.parent().unwrap().to_str().unwrap(), "DIR")
+        };
+        (text(output), text(notes), code)
+    }
+
+    #[test]
+    fn the_document_alone_is_printed_and_its_secrets_are_stars() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), "parameters: {hot_standby: on, work_mem: 4MB}");
+        let variables = [
+            ("PATRONI_SUPERUSER_PASSWORD", "hunter2"),
+            ("PATRONI_RESTAPI_LISTEN", "127.60.0.1:20"),
+        ];
+        let (document, notes, code) = printed(&file, &variables);
+        assert_eq!(
+            document,
+            "name: node1\n\
+             postgresql:\n  authentication:\n    replication:\n      password: '********'\n      username: b\n    \
+             superuser:\n      password: '********'\n      username: a\n  data_dir: DIR/data\n  listen: 127.60.0.1:19\n  \
+             parameters:\n    hot_standby: true\n    work_mem: 4MB\n\
+             raft:\n  data_dir: DIR/raft\n  partner_addrs: []\n  self_addr: 127.60.0.1:17\n\
+             restapi:\n  listen: 127.60.0.1:20\n\
+             scope: herd\n"
+        );
+        assert!(notes.ends_with("configuration is valid\n"), "{notes}");
+        assert_eq!(code, 0);
+        // Written back, it is known for what it is.
+        std::fs::write(&file, document.replace("DIR", dir.path().to_str().unwrap())).unwrap();
+        let (said, _) = check(&file, &BTreeMap::new());
+        assert!(
+            said.contains("superuser.password: is nothing but stars, as what --print shows"),
+            "{said}"
+        );
+        std::fs::write(&file, "scope: a\n").unwrap();
+        let (document, notes, code) = printed(&file, &variables);
+        assert_eq!((document.as_str(), code), ("", 1));
+        assert!(notes.contains("configuration is not valid"), "{notes}");
+    }
+
     #[test]
     fn the_machine_is_looked_at() {
         let dir = tempfile::tempdir().unwrap();
@@ -405,22 +402,6 @@ mod tests {
             );
         }
         assert_eq!(code, 1);
-    }
-
-    #[test]
-    fn versions_are_judged() {
-        assert_eq!(
-            version_of("postgres (PostgreSQL) 12.22 (Debian 12.22-1)"),
-            Some((12, 22))
-        );
-        assert_eq!(version_of("postgres (PostgreSQL) 19devel"), Some((19, 0)));
-        assert_eq!(version_of("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
-        assert_eq!(version_of("bash: no"), None);
-        assert_eq!(
-            version_errors(12, Some(12)),
-            ["postgresql.bin_dir: PostgreSQL 12 is not supported; use 13 to 18"]
-        );
-        assert_eq!(version_errors(18, None), Vec::<String>::new());
     }
 
     #[test]

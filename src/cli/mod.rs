@@ -19,7 +19,8 @@
 //! the wire only with a verb that changes something, and is never shown.
 
 mod called;
-pub mod check;
+mod check;
+mod check_programs;
 mod check_proxy;
 mod choose;
 mod client;
@@ -77,7 +78,6 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use talk::Talk;
 
@@ -146,10 +146,7 @@ pub enum Command {
     /// Say how a cluster is removed
     Remove(At<remove::Remove>),
     /// Say all that is wrong with a node file, and with this machine for it
-    Check {
-        /// The node file, or a directory of them; without it the environment says everything
-        file: Option<PathBuf>,
-    },
+    Check(check::Check),
     /// Say what becomes of a node file of Patroni, and make one for Matriarch of it
     Migrate(migrate::Migrate),
     /// Start three nodes on this machine and watch them heal
@@ -192,11 +189,7 @@ impl Command {
     fn execute(self, outer: &Target, talk: &mut Talk<'_>) -> Result<u8, CliError> {
         let done = match self {
             Self::Run(command) => command.execute().map(|()| Done::Whole)?,
-            Self::Check { file } => {
-                let (report, code) = check::check(&file.unwrap_or_default(), &std::env::vars().collect());
-                talk.print(&report)?;
-                return Ok(code);
-            }
+            Self::Check(command) => return command.execute(&std::env::vars().collect(), talk),
             Self::Migrate(command) => return command.execute(&std::env::vars().collect(), talk),
             Self::Demo(command) => command.execute().map(|()| Done::Whole)?,
             Self::Recover(command) => command.execute(talk)?,
@@ -236,7 +229,7 @@ impl Command {
             Self::Explain(at) => asked!(at),
             Self::Member(at) => asked!(at),
             Self::Run(_)
-            | Self::Check { .. }
+            | Self::Check(_)
             | Self::Migrate(_)
             | Self::Demo(_)
             | Self::LastWord(_)

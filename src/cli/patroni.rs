@@ -21,6 +21,9 @@ struct Patroni {
     /// Accepted: a port in use is no error
     #[arg(short, long, requires = "validate_config")]
     ignore_listen_port: bool,
+    /// Print what was checked, merged with the environment, if it is valid; secrets are shown as stars
+    #[arg(short, long, requires = "validate_config")]
+    print: bool,
 }
 
 /// Run a node that votes and holds no data, whatever its file says of PostgreSQL.
@@ -42,10 +45,10 @@ pub(super) fn translated(arguments: &[OsString]) -> Result<Vec<OsString>, clap::
     let (words, file): (&[&str], _) = match stem.and_then(OsStr::to_str).filter(|_| !is_own) {
         Some("patroni") => {
             let asked = Patroni::try_parse_from(arguments)?;
-            let verb: &[&str] = if asked.validate_config {
-                &["matriarch", "check"]
-            } else {
-                &["matriarch", "run"]
+            let verb: &[&str] = match (asked.validate_config, asked.print) {
+                (true, true) => &["matriarch", "check", "--print"],
+                (true, false) => &["matriarch", "check"],
+                (false, _) => &["matriarch", "run"],
             };
             (verb, asked.file)
         }
@@ -75,6 +78,14 @@ mod tests {
             ("patroni --validate-config a.yml", "matriarch check a.yml"),
             ("patroni --validate-config -i", "matriarch check"),
             (
+                "patroni --validate-config --print a.yml",
+                "matriarch check --print a.yml",
+            ),
+            (
+                "patroni a.yml --validate-config -ip",
+                "matriarch check --print a.yml",
+            ),
+            (
                 "patroni_raft_controller.py a.yml",
                 "matriarch run --witness a.yml",
             ),
@@ -93,6 +104,7 @@ mod tests {
         for line in [
             "patroni a.yml b.yml",
             "patroni -i a.yml",
+            "patroni --print a.yml",
             "patroni --generate-config",
         ] {
             assert_eq!(translated(&words(line)).unwrap_err().exit_code(), 2, "{line}");

@@ -55,6 +55,7 @@ mod renewal;
 mod reread;
 mod secret;
 mod settings;
+mod shown;
 mod sources;
 mod survey;
 #[cfg(test)]
@@ -82,6 +83,7 @@ pub use renewal::Renewal;
 pub use reread::{Reread, reread};
 pub use secret::Secret;
 pub use settings::{STOP_MARGIN_MS, settings};
+pub use shown::STARS;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,6 +100,8 @@ pub struct Loaded {
     pub config: Config,
     /// One line for each oddity.
     pub warnings: Vec<String>,
+    /// What was written, the environment included; stars for secrets.
+    pub shown: serde_json::Value,
 }
 
 /// Reads a node file or directory and the environment; every problem is reported at once.
@@ -135,5 +139,10 @@ pub(crate) fn load_all(path: &Path, env: &BTreeMap<String, String>) -> (Option<L
     reader.warnings.sort_by_key(key);
     reader.problems.sort_by_key(key);
     let warnings = reader.warnings.iter().map(ToString::to_string).collect();
-    (Some(Loaded { config, warnings }), reader.problems)
+    let loaded = Loaded {
+        config,
+        warnings,
+        shown: shown::shown(reader.root()),
+    };
+    (Some(loaded), reader.problems)
 }
