@@ -50,6 +50,8 @@ pub struct Settings {
     pub fence_after_ms: u64,
     /// The gate waits until the last primary's lease is over, so that nobody reads an older state there.
     pub stale_reads_wait: bool,
+    /// How long the slot of a member that is gone is kept once `ttl` has passed, milliseconds.
+    pub member_slots_ttl_ms: u64,
     /// `pause`: maintenance mode.
     pub paused: bool,
     /// The cluster-wide part of the `postgresql` section.
@@ -126,6 +128,7 @@ impl Default for Settings {
             synchronous_standby_timeout_ms: 1_000,
             fence_after_ms: 500,
             stale_reads_wait: false,
+            member_slots_ttl_ms: 1_800_000,
             paused: false,
             postgresql: PostgresSettings::default(),
         }

@@ -94,6 +94,7 @@ pub(crate) fn read(reader: &mut Reader) -> Settings {
         primary_start_timeout_s: start.div_ceil(1_000),
         primary_stop_timeout_s: stop.div_ceil(1_000),
         primary_hang_timeout_ms: reader.duration_ms("bootstrap.dcs.primary_hang_timeout"),
+        member_slots_ttl_ms: reader.duration_ms("bootstrap.dcs.member_slots_ttl"),
         paused: reader.has("bootstrap.dcs.pause") && reader.flag("bootstrap.dcs.pause"),
         postgresql: postgresql(reader),
         ..synchronous(reader)
@@ -246,11 +247,12 @@ mod tests {
     #[test]
     fn old_names_units_and_quoted_numbers_are_understood() {
         let json = r#"{"ttl": "2.5", "loop_wait": 2, "master_start_timeout": "5min", "maximum_lag_on_failover": "1MB",
-            "report_interval": "100ms", "synchronous_mode": "true", "sync_standby_timeout": "1.5", "maximum_lag_on_syncnode": -1, "failsafe_mode": "off", "slots": {},
+            "report_interval": "100ms", "member_slots_ttl": "1h", "synchronous_mode": "true", "sync_standby_timeout": "1.5", "maximum_lag_on_syncnode": -1, "failsafe_mode": "off", "slots": {},
             "postgresql": {"use_slots": "no", "parameters": {"hot_standby": true, "max_connections": 200, "work_mem": null}}}"#;
         let found = settings(json).unwrap();
         assert_eq!(found.ttl_ms, 2_500);
         assert_eq!(found.primary_start_timeout_s, 300);
+        assert_eq!(found.member_slots_ttl_ms, 3_600_000);
         assert_eq!(found.maximum_lag_on_failover, 1 << 20);
         assert_eq!(found.report_interval_ms, 100);
         assert_eq!(found.synchronous_mode, SyncMode::On);
@@ -341,6 +343,27 @@ mod tests {
                 "dynamic configuration: postgresql.basebackup: the option \"pgdata\" is set by us; remove it",
             ]
         );
+    }
+
+    #[test]
+    fn slots_of_the_gone_are_kept_for_seconds() {
+        let ms = |text: &str| {
+            let json = format!(r#"{{"member_slots_ttl": {text}}}"#);
+            settings(&json).map(|found| found.member_slots_ttl_ms)
+        };
+        for (text, expected) in [
+            ("0", 0),
+            ("90", 90_000),
+            ("\"10min\"", 600_000),
+            ("null", 1_800_000),
+        ] {
+            assert_eq!(ms(text).unwrap(), expected, "{text}");
+        }
+        for (text, said) in [("-1", "-1"), ("\"soon\"", "soon")] {
+            let why = ms(text).unwrap_err();
+            let told = why.iter().map(ToString::to_string).collect::<String>();
+            assert!(told.contains("member_slots_ttl") && told.contains(said), "{told}");
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //! `MATRIARCH_RECORD=1 cargo test decide` writes the answers anew; review them as a diff.
 
 use super::candidate;
-use super::duty::duty;
+use super::duty::{Process, duty};
 use super::rules::{Verdict, plan};
 use super::script::World;
+use super::slots::{self, Attendance};
 use super::sync;
-use crate::cluster::{Act, SyncMode};
+use crate::cluster::{Act, MemberName, Role, SyncMode};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,28 @@ fn answer(world: &World, question: &str, fired: &mut BTreeSet<&'static str>) -> 
                 }
             }
             text
+        }
+        "slots" => {
+            let is_primary = world.local.process == Process::Up(Some(Role::Primary));
+            let heard = world.heard.values();
+            let ages = heard.map(|heard| (heard.report.member(), world.now.since(heard.at)));
+            let mut attendance = Attendance::default();
+            attendance.look(&world.state, ages, world.now, world.now);
+            let (me, now) = (&world.local.me, world.now);
+            let slots = slots::slots(me, is_primary, &world.state, &world.settings, &attendance, now);
+            let reports = world.heard.values().map(|heard| &heard.report);
+            let reached = slots::reached(&slots.keep, world.state.timeline(), reports);
+            let names =
+                |names: &[MemberName]| names.iter().map(|name| format!(" {name}")).collect::<String>();
+            let reached: String = reached
+                .iter()
+                .map(|(name, lsn)| format!(" {name}@{lsn}"))
+                .collect();
+            format!(
+                "keep{}, drop{}, reached{reached}",
+                names(&slots.keep),
+                names(&slots.drop)
+            )
         }
         "duty" => format!("{:?}", duty(&world.state, &world.local(), world.now)),
         _ => panic!("no question is called '{question}'"),

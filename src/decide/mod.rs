@@ -15,6 +15,7 @@ pub mod lease;
 mod pause;
 pub mod rejoin;
 pub mod rules;
+pub mod slots;
 pub mod spared;
 pub mod sync;
 mod upkeep;

@@ -277,6 +277,8 @@ impl World {
         match key {
             "primary_start_timeout_s" => self.settings.primary_start_timeout_s = number(value),
             "maximum_lag_on_failover" => self.settings.maximum_lag_on_failover = number(value),
+            "member_slots_ttl_ms" => self.settings.member_slots_ttl_ms = number(value),
+            "use_slots" => self.settings.postgresql.use_slots = value != "no",
             "report_interval_ms" => self.settings.report_interval_ms = number(value),
             _ => panic!("settings: {key}"),
         }

@@ -13,6 +13,7 @@ use super::orders::Asked;
 use super::probe::{self, Probed};
 use super::reporter::Word;
 use super::restart::Wishes;
+use super::slots::SlotKeeper;
 use super::tenancy::Tenancy;
 use super::wal_gone::WalGone;
 use super::words::Ending;
@@ -151,17 +152,14 @@ pub struct Agent {
     pub(super) barrier: Option<Epoch>,
     /// When this node learnt of the epoch in force.
     pub(super) epoch_since: (Epoch, Moment),
-    pub(super) slots: Vec<MemberName>,
-    /// Members that were taken out, whose slots are gone.
-    pub(super) slots_gone: Vec<MemberName>,
+    /// The members' slots on its PostgreSQL.
+    pub(super) slots: SlotKeeper,
     /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
     /// Since when a promotion has been under way.
     unconfirmed_since: Option<Moment>,
     /// Since when an ended PostgreSQL has left processes behind.
     pub(super) ending_since: Option<Moment>,
-    /// The postmaster that was tidied as a standby.
-    pub(super) tidied: Option<i32>,
     /// Failed work: not before this moment again.
     pub(super) retry_at: BTreeMap<&'static str, Moment>,
     /// How often in a row the end of the log could not be read.
@@ -237,12 +235,10 @@ impl Agent {
             finishing: false,
             barrier: None,
             epoch_since: (Epoch(0), Moment(0)),
-            slots: Vec::new(),
-            slots_gone: Vec::new(),
+            slots: SlotKeeper::default(),
             rewound: None,
             unconfirmed_since: None,
             ending_since: None,
-            tidied: None,
             retry_at: BTreeMap::new(),
             unreadable: 0,
             trouble: None,

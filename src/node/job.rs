@@ -32,7 +32,7 @@ pub enum Purpose {
     Again,
     /// Give a standby what its primary has, if its replay waits for that.
     Raise,
-    /// What a standby need not keep from its time as primary.
+    /// The slots that a standby keeps for the others, and those that it need not keep.
     Tidy,
     /// Write a checkpoint before another member becomes primary after this epoch.
     Prepare(Epoch),

@@ -2,6 +2,7 @@
 
 use super::hands::{Hands, Wanted};
 use super::job::{Done, Job, Purpose};
+use super::slots::SlotWork;
 use crate::clock;
 use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Promise, Settings, Synced, Timeline};
 use crate::postgres::{DataDir, Probe, Proof};
@@ -360,10 +361,13 @@ pub async fn adopt(hands: Hands, wanted: Wanted, epoch: Epoch) -> Done {
 }
 
 /// What a serving primary owes beside serving.
-pub async fn chores(hands: Hands, checkpoint: bool, slots: Vec<MemberName>, gone: Vec<MemberName>) -> Done {
+pub async fn chores(hands: Hands, checkpoint: bool, work: SlotWork) -> Done {
+    let SlotWork { slots, taken_out, .. } = work;
     let work = async {
-        hands.session.ensure_slots(&slots).await.map_err(text)?;
-        take_slots(&hands, &gone).await?;
+        let dropped = hands.session.drop_slots(&slots.drop, &slots.keep).await;
+        dropped.map_err(text)?;
+        hands.session.ensure_slots(&slots.keep).await.map_err(text)?;
+        take_slots(&hands, &taken_out).await?;
         if checkpoint {
             hands.session.checkpoint().await.map_err(text)?;
         }
@@ -391,9 +395,16 @@ async fn take_slots(hands: &Hands, gone: &[MemberName]) -> Result<(), String> {
     Err("a member that was taken out holds its replication slot".to_owned())
 }
 
-/// What a standby need not keep: slots that are left from its time as primary would hold its log for ever.
-pub async fn tidy(hands: Hands, others: Vec<MemberName>) -> Done {
-    good(hands.session.drop_slots(&others).await.map_err(text))
+/// Keeps for the others what they would need, should this standby be promoted, and nothing older; slots that are left
+/// from its time as primary would hold its log for ever.
+pub async fn tidy(hands: Hands, work: SlotWork) -> Done {
+    let SlotWork { slots, reached, .. } = work;
+    let work = async {
+        hands.session.drop_slots(&slots.drop, &slots.keep).await?;
+        hands.session.ensure_spare_slots(&slots.keep).await?;
+        hands.session.advance_slots(&reached).await
+    };
+    good(work.await.map_err(text))
 }
 
 /// Ends the stream of a standby for good, and reads where its log ends then. The promise itself is in the ledger; here

@@ -42,6 +42,7 @@ pub mod reporter;
 mod restart;
 mod restart_request;
 mod settle;
+mod slots;
 mod standby;
 mod steps;
 mod synchronous;

@@ -12,6 +12,8 @@ use crate::decide::duty::Data;
 const RETRY_MS: u64 = 1_000;
 /// A copy that failed often (it does not fit, say) is tried again at least this often.
 const COPY_RETRY_MS: u64 = 60_000;
+/// What a standby keeps for others it may keep a little later.
+const TIDY_RETRY_MS: u64 = 10_000;
 /// One whose `pre_promote` was against it, for at least this long.
 const DECLINED_MS: u64 = 10_000;
 
@@ -126,12 +128,8 @@ impl Agent {
                 if matches!(purpose, Purpose::Configure) {
                     self.configured = None;
                 }
-                if matches!(purpose, Purpose::Tidy) {
-                    self.tidied = None;
-                }
-                if matches!(purpose, Purpose::Chores) {
-                    self.slots.clear();
-                    self.slots_gone.clear();
+                if matches!(purpose, Purpose::Tidy | Purpose::Chores) {
+                    self.slots.forget();
                 }
             }
         }
@@ -140,8 +138,11 @@ impl Agent {
 
     /// What failed is not tried again at once; a copy, which costs its source much, each time later.
     fn pause_after_failure(&mut self, purpose: &Purpose) -> u64 {
-        if !matches!(purpose, Purpose::Clone | Purpose::Rewind) {
-            return RETRY_MS;
+        match purpose {
+            Purpose::Clone | Purpose::Rewind => {}
+            // Nobody waits for it.
+            Purpose::Tidy => return TIDY_RETRY_MS,
+            _ => return RETRY_MS,
         }
         let doubled = RETRY_MS << self.failed_copies.min(6);
         self.failed_copies = self.failed_copies.saturating_add(1);

@@ -6,7 +6,8 @@ use super::hands::{Hands, Wanted};
 use super::job::Purpose;
 use super::jobs;
 use super::ledger::Doing;
-use crate::cluster::{Epoch, Member, MemberName, Moment, Origin, Role, State, Timeline};
+use crate::clock;
+use crate::cluster::{Epoch, Moment, Origin, Role, State, Timeline};
 use crate::decide::duty::{Data, Duty, Process};
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +153,7 @@ impl Agent {
             (Purpose::Clone, duty) => !matches!(duty, Duty::Clone(..)),
             // While it is down there is nothing else to do; the end of its log is read for whoever follows anew.
             (Purpose::Again, duty) => !matches!(duty, Duty::Follow(_) | Duty::Stand | Duty::Rest(_)),
+            (Purpose::Tidy, duty) => !matches!(duty, Duty::Follow(_)),
             (Purpose::Rewind, duty) => !matches!(duty, Duty::Rewind(..) | Duty::Clone(..)),
             _ => false,
         };
@@ -227,13 +229,12 @@ impl Agent {
             none(&wanted) || up && self.configured.as_ref().is_none_or(none) && self.promise.is_none();
         self.configured = Some(wanted.clone());
         // Another run of the server: its slots may have been dropped while it was a standby, or never made.
-        self.slots.clear();
-        self.slots_gone.clear();
+        self.slots.forget();
         tracing::info!("becoming primary of epoch {epoch} ({origin:?})");
         let timeout_s = self.restart_timeout_s();
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
-                let slots = self.slots_for(state);
+                let slots = self.slots_for(state, true, clock::now()).keep;
                 jobs::spawn(Purpose::Promote(epoch), |_| {
                     jobs::promote(hands, wanted, epoch, (current, target), slots)
                 })
@@ -309,29 +310,14 @@ impl Agent {
             return;
         }
         self.prove(&hands, epoch, state, now);
-        let slots = self.slots_for(state);
+        let work = self.primary_slots(state, now);
         let checkpoint = self.checkpointed != Some(epoch);
-        let gone = self.slots_of_removed(state);
-        if checkpoint || slots != self.slots || gone != self.slots_gone {
-            self.slots.clone_from(&slots);
-            self.slots_gone.clone_from(&gone);
+        if checkpoint || work.is_some() {
+            let work = work.unwrap_or_default();
             self.job = Some(jobs::spawn(Purpose::Chores, |_| {
-                jobs::chores(hands, checkpoint, slots, gone)
+                jobs::chores(hands, checkpoint, work)
             }));
         }
-    }
-
-    /// Whoever may stream from here has a slot.
-    fn slots_for(&self, state: &State) -> Vec<MemberName> {
-        let use_slots = self.parts.settings.borrow().postgresql.use_slots;
-        let has_slot = |member: &&Member| member.info.name != self.me && !member.is_witness() && use_slots;
-        let members = state.members.values().filter(has_slot);
-        members.map(|member| member.info.name.clone()).collect()
-    }
-
-    fn slots_of_removed(&self, state: &State) -> Vec<MemberName> {
-        let gone = |name: &&MemberName| state.member(name).is_none();
-        state.removed.keys().filter(gone).cloned().collect()
     }
 
     fn follow(&mut self, hands: Hands, state: &State, now: Moment) {
@@ -376,17 +362,10 @@ impl Agent {
                 self.retry_at.insert("raise", now.plus(RAISE_EVERY_MS));
                 self.job = Some(jobs::spawn(Purpose::Raise, |_| jobs::raise(hands, wanted)));
             }
-            Process::Up(Some(Role::Replica))
-                if self.tidied != self.guard.postmaster && self.may_try("tidy", now) =>
-            {
-                self.tidied = self.guard.postmaster;
-                let others = state
-                    .members
-                    .keys()
-                    .filter(|name| **name != self.me)
-                    .cloned()
-                    .collect();
-                self.job = Some(jobs::spawn(Purpose::Tidy, |_| jobs::tidy(hands, others)));
+            Process::Up(Some(Role::Replica)) if self.may_try("tidy", now) => {
+                if let Some(work) = self.standby_slots(state, now) {
+                    self.job = Some(jobs::spawn(Purpose::Tidy, |_| jobs::tidy(hands, work)));
+                }
             }
             _ => {}
         }

@@ -48,6 +48,7 @@ mod roles;
 mod run;
 mod session;
 mod setup;
+mod slots;
 mod stale_pid;
 mod streams;
 mod sys;

@@ -2,8 +2,7 @@
 
 use super::probe::{self, Pending};
 use super::ways::{Way, ways};
-use super::{Postgres, PostgresError, Probe, slot_name};
-use crate::cluster::MemberName;
+use super::{Postgres, PostgresError, Probe};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tokio_postgres::{Client, Row, Statement};
 /// A server that needs longer than this for a probe is not well.
 pub(super) const PROBE: Duration = Duration::from_secs(1);
 /// Bound of a short act.
-const ACT: Duration = Duration::from_secs(5);
+pub(super) const ACT: Duration = Duration::from_secs(5);
 /// Bound of a checkpoint, which writes all that is dirty.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 
@@ -115,44 +114,6 @@ impl Session {
         bounded("a checkpoint", CHECKPOINT, work).await
     }
 
-    /// Makes sure that every member has its physical slot; drops none.
-    pub async fn ensure_slots(&self, members: &[MemberName]) -> Result<(), PostgresError> {
-        if members.is_empty() {
-            return Ok(());
-        }
-        const CREATE: &str = "SELECT pg_catalog.pg_create_physical_replication_slot($1::text::name, true) \
-             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text::name)";
-        let work = async {
-            let live = self.connect().await?;
-            for member in members {
-                let slot = slot_name(member.as_str());
-                live.client
-                    .execute(CREATE, &[&slot])
-                    .await
-                    .map_err(refused("create a replication slot"))?;
-            }
-            Ok(())
-        };
-        bounded("the creation of replication slots", ACT, work).await
-    }
-
-    /// Drops the physical slots of these members as far as nobody uses them: on a standby, a slot that remained from
-    /// its time as primary would keep its log for ever.
-    pub async fn drop_slots(&self, members: &[MemberName]) -> Result<(), PostgresError> {
-        const DROP: &str = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
-             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical' AND NOT active";
-        if members.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<String> = members.iter().map(|member| slot_name(member.as_str())).collect();
-        let work = async {
-            let live = self.connect().await?;
-            let dropped = live.client.execute(DROP, &[&names]).await;
-            dropped.map(|_| ()).map_err(refused("drop a replication slot"))
-        };
-        bounded("the removal of replication slots", ACT, work).await
-    }
-
     /// The values of these numeric parameters; one that the server does not know is missing.
     pub async fn numbers(&self, names: &[&str]) -> Result<BTreeMap<String, u64>, PostgresError> {
         const VALUES: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1::text[])";
@@ -169,29 +130,6 @@ impl Session {
             Ok(rows.iter().filter_map(pair).collect())
         };
         bounded("a look at parameters", ACT, work).await
-    }
-
-    /// Ends who streams through the slots of these members, and drops them; answers whether all are gone.
-    pub async fn take_slots(&self, members: &[MemberName]) -> Result<bool, PostgresError> {
-        const END: &str = "SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
-             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical' AND active";
-        const LEFT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots \
-             WHERE slot_name = ANY($1::text[]::name[]) AND slot_type = 'physical'";
-        let names: Vec<String> = members.iter().map(|member| slot_name(member.as_str())).collect();
-        let work = async {
-            let live = self.connect().await?;
-            let ended = live.client.execute(END, &[&names]).await;
-            ended.map(|_| ()).map_err(refused("end a replication connection"))
-        };
-        bounded("the end of replication connections", ACT, work).await?;
-        self.drop_slots(members).await?;
-        let work = async {
-            let live = self.connect().await?;
-            let row = live.client.query_one(LEFT, &[&names]).await;
-            row.map(|row| row.get::<_, i64>(0) == 0)
-                .map_err(refused("count the replication slots"))
-        };
-        bounded("a look at the replication slots", ACT, work).await
     }
 
     async fn act(&self, what: &'static str, sql: &str) -> Result<(), PostgresError> {

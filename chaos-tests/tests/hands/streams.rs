@@ -2,7 +2,7 @@
 
 use super::site::{PASSWORD, Server, Site, show, timed, until};
 use matriarch::clock::boot_ns;
-use matriarch::cluster::{Fork, MemberName, Timeline};
+use matriarch::cluster::{Fork, Lsn, MemberName, Timeline};
 use matriarch::postgres::PostgresError;
 use matriarch_chaos::processes;
 use std::time::Duration;
@@ -170,8 +170,42 @@ async fn slots_come_and_go() {
     standby.start().await;
     let active = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'node_1' AND active";
     until("the slot is used", 10, async || primary.number(active).await == 1).await;
-    primary.session.drop_slots(&members).await.unwrap();
+    primary.session.drop_slots(&members, &[]).await.unwrap();
     assert_eq!(primary.number(count).await, 1, "a slot in use stays");
+
+    // A standby's slot for another is taken along as far as it has replayed, and never back.
+    let other = [MemberName::from("node-3")];
+    standby.session.ensure_spare_slots(&other).await.unwrap();
+    let place = "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = 'node_3'";
+    let at = async || Lsn(standby.number(place).await.cast_unsigned());
+    let made = at().await;
+    primary.sql("CREATE TABLE more (i int)").await;
+    let location = primary.session.probe().await.unwrap().location.unwrap();
+    standby
+        .until("it has replayed everything", 10, |probe| {
+            probe.replayed >= Some(location)
+        })
+        .await;
+    let advance = async |to: Lsn| {
+        let reached = [(other[0].clone(), to), (MemberName::from("nobody"), to)];
+        standby.session.advance_slots(&reached).await.unwrap();
+    };
+    advance(location).await;
+    assert_eq!(at().await, location);
+    advance(made).await;
+    assert_eq!(at().await, location, "back it does not go");
+    advance(Lsn(location.0 + (1 << 40))).await;
+    assert!(
+        at().await.0 < location.0 + (1 << 20),
+        "nor past what was replayed"
+    );
+    // One whose member has the same slot by another name stays.
+    let twin = [MemberName::from("node.3")];
+    standby.session.drop_slots(&other, &twin).await.unwrap();
+    assert!(at().await >= location);
+    standby.session.drop_slots(&other, &[]).await.unwrap();
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'node_3'";
+    assert_eq!(standby.number(left).await, 0);
 }
 
 /// Kills the primary, promotes the first standby to timeline 3, re-points the second one.

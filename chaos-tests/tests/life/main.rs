@@ -28,6 +28,7 @@ mod restart;
 mod return_home;
 mod scripts;
 mod settings;
+mod slots;
 mod storm;
 mod switchover;
 mod synchronous;

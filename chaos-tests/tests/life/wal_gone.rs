@@ -3,7 +3,8 @@
 use matriarch_chaos::{Herd, Node, Options};
 use std::os::unix::fs::MetadataExt;
 
-fn inode(node: &Node) -> u64 {
+/// Tells one copy of a node's data from another.
+pub(crate) fn inode(node: &Node) -> u64 {
     std::fs::metadata(node.data_dir().join("PG_VERSION"))
         .unwrap()
         .ino()

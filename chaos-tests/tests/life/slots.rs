@@ -1,0 +1,129 @@
+//! Replication slots of members that are away: kept for as long as was asked for, on every node that may be primary.
+
+use crate::RETURN_S;
+use crate::wal_gone::inode;
+use matriarch_chaos::{Herd, Node, Options};
+
+/// Ten times what may pass between the end of the patience and the end of a slot.
+const GONE_S: u64 = 30;
+
+/// Nodes that have a slot for this member.
+async fn keepers(herd: &Herd, of: &str, among: &[usize]) -> usize {
+    let count = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{of}'");
+    let mut keepers = 0;
+    for &node in among {
+        keepers += usize::from(herd.nodes[node].sql(&count).await.as_deref() == Ok("1"));
+    }
+    keepers
+}
+
+async fn configured(herd: &Herd, node: usize, change: &str) -> (u16, String) {
+    herd.nodes[node].order("PATCH", "/config", change).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stays_away_loses_its_slots_and_has_them_again_when_it_is_back() {
+    let mut herd = Herd::three().await;
+    let primary = herd.await_whole(60).await;
+    let away = herd.others(primary)[0];
+    let name = herd.nodes[away].name.clone();
+    let rest = herd.others(away);
+    herd.until("both others keep its slot", RETURN_S, async || {
+        keepers(&herd, &name, &rest).await == 2
+    })
+    .await;
+    let (status, why) = configured(&herd, primary, r#"{"member_slots_ttl": "soon"}"#).await;
+    assert_eq!(status, 422, "{why}");
+    assert!(why.contains("member_slots_ttl"), "{why}");
+    let (status, why) = configured(&herd, primary, r#"{"member_slots_ttl": 600}"#).await;
+    assert_eq!(status, 200, "{why}");
+
+    herd.nodes[away].kill_whole();
+    herd.until("it is shown to be away", RETURN_S, async || {
+        let senders = "SELECT count(*) FROM pg_stat_replication";
+        herd.nodes[primary].sql(senders).await.as_deref() == Ok("1")
+    })
+    .await;
+    assert_eq!(keepers(&herd, &name, &rest).await, 2, "ten minutes are not over");
+    let (status, why) = configured(&herd, primary, r#"{"member_slots_ttl": 1}"#).await;
+    assert_eq!(status, 200, "{why}");
+    herd.until("nobody keeps its slot", GONE_S, async || {
+        keepers(&herd, &name, &rest).await == 0
+    })
+    .await;
+
+    herd.nodes[away].start();
+    herd.await_streaming(away, 60).await;
+    herd.until("both others keep its slot again", GONE_S, async || {
+        keepers(&herd, &name, &rest).await == 2
+    })
+    .await;
+}
+
+/// The primary has changed while it was away, and the new one has what it lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_missed_is_kept_through_a_switchover() {
+    let options = Options {
+        parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
+        ..Options::default()
+    };
+    let mut herd = Herd::new(3, options);
+    for node in &herd.nodes {
+        let text = std::fs::read_to_string(node.file()).unwrap();
+        let keep = "max_connections: 50\n        wal_keep_size: 16MB";
+        std::fs::write(node.file(), text.replace("max_connections: 50", keep)).unwrap();
+    }
+    herd.nodes.iter_mut().for_each(Node::start);
+    let old = herd.await_whole(60).await;
+    let (away, new) = (herd.others(old)[0], herd.others(old)[1]);
+    let name = herd.nodes[away].name.clone();
+    herd.until("the standby keeps a slot, too", RETURN_S, async || {
+        keepers(&herd, &name, &[new]).await == 1
+    })
+    .await;
+    herd.nodes[away].kill_whole();
+    let before = inode(&herd.nodes[away]);
+    let sql = async |node: usize, text: &str| herd.nodes[node].sql(text).await.unwrap();
+    sql(old, "CREATE TABLE filler (id int)").await;
+    for _ in 0..8 {
+        sql(old, "INSERT INTO filler VALUES (1)").await;
+        sql(old, "SELECT pg_switch_wal()").await;
+    }
+    let end = sql(old, "SELECT pg_current_wal_lsn()").await;
+    let there = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn");
+    herd.until("the standby has it all", RETURN_S, async || {
+        herd.nodes[new].sql(&there).await.as_deref() == Ok("t")
+    })
+    .await;
+    for node in [old, old, new, new] {
+        sql(node, "CHECKPOINT").await;
+    }
+    let body = format!(
+        r#"{{"leader": "{}", "candidate": "{}"}}"#,
+        herd.nodes[old].name, herd.nodes[new].name
+    );
+    let (status, said) = herd.nodes[old].order("POST", "/switchover", &body).await;
+    assert_eq!(status, 200, "{said}");
+    herd.nodes[away].start();
+    herd.await_streaming(away, 60).await;
+    assert_eq!(
+        inode(&herd.nodes[away]),
+        before,
+        "it was copied: {}",
+        herd.nodes[away].log()
+    );
+    let rows = herd.nodes[away].sql("SELECT count(*) FROM filler").await;
+    assert_eq!(rows.as_deref(), Ok("8"));
+    herd.until("the slots move on with their members", GONE_S, async || {
+        let kept = format!(
+            "SELECT count(*) FROM pg_replication_slots WHERE restart_lsn < '{end}'::pg_lsn AND slot_name <> '{}'",
+            herd.nodes[old].name
+        );
+        let mut behind = Vec::new();
+        for node in &herd.nodes {
+            behind.push(node.sql(&kept).await);
+        }
+        behind.iter().all(|count| count.as_deref() == Ok("0"))
+    })
+    .await;
+}
