@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use openraft::ReadPolicy;
+use openraft::{LinearizerOption, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -59,9 +59,19 @@ impl Group {
     /// ReadIndex: a quorum acknowledged this node's leadership after the call began, and everything committed before
     /// is applied here.
     pub async fn confirm(&self) -> Result<(), NotLeading> {
+        self.confirm_by(ReadPolicy::ReadIndex).await
+    }
+
+    /// The same, for whoever can wait for the heartbeat that is sent anyway: it costs no message.
+    pub async fn confirm_by_heartbeat(&self) -> Result<(), NotLeading> {
+        self.confirm_by(LinearizerOption::new(Some(Duration::ZERO), false))
+            .await
+    }
+
+    async fn confirm_by(&self, how: impl Into<LinearizerOption>) -> Result<(), NotLeading> {
         let raft = self.leading()?;
         let deadline = Duration::from_millis(self.node.settings.election_max_ms);
-        match timeout(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+        match timeout(deadline, raft.ensure_linearizable(how)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(not_leading(e)),
             Err(_) => Err(not_leading(format!("no quorum acknowledged within {deadline:?}"))),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use crate::node::Node;
 use crate::types::Raft;
@@ -38,27 +38,37 @@ pub(crate) async fn pace(node: Arc<Node>) {
         }
     };
     let ticks = Ticks(raft);
+    let trigger = raft.trigger();
     loop {
         let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
         let silence = node.heard_at().map(|at| at.elapsed());
-        let until = match choose(leads, silence, heartbeat, patience) {
+        let rest = match choose(leads, silence, heartbeat, patience) {
             Pace::Lead(next) => {
                 ticks.beat(false);
-                if raft.trigger().heartbeat().await.is_err() {
-                    return;
+                let rest = sleep_until(node.beat(next));
+                tokio::pin!(rest);
+                // The timer first: a timer that is earlier than all others costs tokio a system call, and the deadlines of
+                // the heartbeats are no earlier than the next beat.
+                tokio::select! {
+                    biased;
+                    () = &mut rest => continue,
+                    sent = trigger.heartbeat() => if sent.is_err() {
+                        return;
+                    },
                 }
-                node.beat(next)
+                rest.await;
+                continue;
             }
             Pace::Rest(wait) => {
                 ticks.beat(false);
-                Instant::now() + wait
+                wait
             }
             Pace::Tick(wait) => {
                 ticks.beat(true);
-                Instant::now() + wait
+                wait
             }
         };
-        sleep_until(until).await;
+        sleep(rest).await;
     }
 }
 

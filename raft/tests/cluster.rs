@@ -30,7 +30,9 @@ async fn three_form_and_a_follower_forwards_a_proposal() {
         assert_eq!(cluster.applied(i), [b"one".to_vec()]);
     }
     cluster.group(leader).confirm().await.unwrap();
+    cluster.group(leader).confirm_by_heartbeat().await.unwrap();
     assert!(cluster.group(follower).confirm().await.is_err());
+    assert!(cluster.group(follower).confirm_by_heartbeat().await.is_err());
     cluster.close().await;
 }
 

@@ -287,6 +287,12 @@ impl Desk {
         })
     }
 
+    /// Whether more than half of the epoch's lease is left, so that its renewal can wait for a heartbeat.
+    pub fn lasts(&self, epoch: Epoch, state: &State, now: Moment) -> bool {
+        let granted = self.lock().last_grant;
+        granted.is_some_and(|(of, at)| of == epoch && now.since(at) < state.ttl_ms / 2)
+    }
+
     /// Lets this member carry the proxies' address for so many milliseconds, if nobody else does and it is the one to do it.
     /// To be called only after a quorum has confirmed the leadership since the report arrived.
     pub fn grant_address(&self, asker: &MemberName, state: &State, now: Moment) -> Option<u64> {

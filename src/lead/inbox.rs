@@ -59,13 +59,14 @@ impl Mailroom {
         self.gate.subscribe()
     }
 
-    fn note_gate(&self, report: &Report, state: &State, now: Moment) {
+    /// Whether the primary says something else of its gate than before.
+    fn note_gate(&self, report: &Report, state: &State, now: Moment) -> bool {
         if state
             .primacy
             .last()
             .is_none_or(|(holder, _)| holder != report.member())
         {
-            return;
+            return false;
         }
         let said = Gate {
             member: report.member().clone(),
@@ -78,7 +79,7 @@ impl Mailroom {
             let news = what(known) != what(&said);
             *known = said;
             news
-        });
+        })
     }
 
     /// The group exists only after its inbox; until then nothing is answered.
@@ -104,7 +105,7 @@ impl Mailroom {
         };
         let could_bear = report.bearing != Bearing::No;
         let (sent_at, member) = (report.sent_at, report.member().clone());
-        self.note_gate(&report, &state, clock::now());
+        let opens = self.note_gate(&report, &state, clock::now());
         let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
         let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;
@@ -114,7 +115,14 @@ impl Mailroom {
         }
         let (mut grant, mut bears_ms) = (None, None);
         if duplicate_of.is_none() && (asks.is_some() || could_bear) {
-            if group.confirm().await.is_err() {
+            // Clients wait for the gate and for a first lease. The next one is asked for long before the last one ends: it
+            // waits for the heartbeat that is sent anyway, begun after the report arrived as any other round.
+            let waits = asks.is_some_and(|epoch| !opens && self.desk.lasts(epoch, &state, clock::now()));
+            let confirmed = match waits {
+                true => group.confirm_by_heartbeat().await,
+                false => group.confirm().await,
+            };
+            if confirmed.is_err() {
                 return PeerReply::NotLeader;
             }
             let state = self.state.borrow().clone();

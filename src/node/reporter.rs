@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Longest until the list of voters is looked at, when nobody said that it changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A voter that does not answer within this is asked again with a newer report.
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
+/// Most reports to one voter that wait for their answers at the same time.
+const UNANSWERED: usize = 3;
 
 /// What the newest leader's answer said.
 #[derive(Clone, Debug, Default)]
@@ -105,32 +107,46 @@ impl Reporter {
     }
 
     async fn send_to(mut self, id: u64, own: bool) {
+        let mut asked = JoinSet::new();
         loop {
             let now = clock::now();
             // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
             let next = self.group.beat(interval);
-            if self.tenancy.may_report(now) {
-                let mut report = Report::clone(&self.report.borrow());
-                report.sent_at = now;
-                let position = report.postgres.as_ref().and_then(|postgres| postgres.location);
-                self.tenancy.note_position(position);
-                if own {
-                    let reply = self.mailroom.receive(report).await;
-                    self.take(reply);
-                } else {
-                    let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
-                    if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
-                        && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
-                    {
-                        self.take(reply);
-                    }
+            if self.tenancy.may_report(now) && asked.len() < UNANSWERED {
+                asked.spawn(self.clone().ask(id, own, now));
+            }
+            let pause = tokio::time::sleep_until(next);
+            tokio::pin!(pause);
+            // An answer may wait for a heartbeat or for a node that is gone; the next report does not wait for the answer.
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    changed = self.urgent.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    Ok(()) = self.gate.changed() => break,
+                    Some(_) = asked.join_next() => {}
                 }
             }
-            tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
-                changed = self.urgent.changed() => if changed.is_err() { return },
-                Ok(()) = self.gate.changed() => {}
+        }
+    }
+
+    async fn ask(self, id: u64, own: bool, now: Moment) {
+        let mut report = Report::clone(&self.report.borrow());
+        report.sent_at = now;
+        let position = report.postgres.as_ref().and_then(|postgres| postgres.location);
+        self.tenancy.note_position(position);
+        if own {
+            let reply = self.mailroom.receive(report).await;
+            self.take(reply);
+        } else {
+            let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
+            if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
+                && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
+            {
+                self.take(reply);
             }
         }
     }

@@ -347,6 +347,7 @@ impl World {
             let when_asked = self.judge().agreed.len();
             let leads = match self.bend {
                 Bend::NotConfirmed => node.status.borrow().lead.is_some(),
+                _ if pause.is_multiple_of(2) => Group { node }.confirm_by_heartbeat().await.is_ok(),
                 _ => Group { node }.confirm().await.is_ok(),
             };
             if leads && self.node(site, life).is_some() {
