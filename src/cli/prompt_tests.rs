@@ -422,7 +422,21 @@ fn completions_and_the_manual_follow_the_definition() {
             code == 0 && script.contains("edit-config") && script.contains("switchover"),
             "{shell}"
         );
+        assert!(!script.contains("last-word"), "{shell} offers what is hidden");
+        assert!(script.contains("force") && script.contains("print"), "{shell}");
+        let (script, _) = stage.run(Called::Patronictl, &["completions", shell], "");
+        assert!(
+            script.contains("patronictl") && !script.contains("recover"),
+            "{shell}: {script}"
+        );
     }
+    let (page, code) = stage.run(Matriarch, &["man", "member", "add"], "");
+    assert!(
+        code == 0 && page.contains(r"matriarch\-member\-add") && page.contains("matriarch member add"),
+        "{page}"
+    );
+    let (_, code) = stage.run(Matriarch, &["man", "member", "ad"], "");
+    assert_eq!(code, 2);
     let (page, code) = stage.run(Matriarch, &["man"], "");
     assert!(
         code == 0 && page.contains(".TH matriarch 1") && page.contains("switchover"),

@@ -3,7 +3,7 @@
 use super::called::Done;
 use super::choose::{Choice, confirm_members};
 use super::cluster::{Cluster, Member};
-use super::document::text;
+use super::document::{array, text};
 use super::http::{PATIENCE, Question};
 use super::out::CliError;
 use super::restart::unanswered;
@@ -142,11 +142,28 @@ async fn wait(cluster: &Cluster, begun: Vec<Member>, talk: &mut Talk<'_>) -> Res
                     well = false;
                 }
                 Ok(state) if state != COPYING => left.push((member, idle + 1)),
-                // Copying, or silent for a moment.
-                _ => left.push((member, 0)),
+                Ok(_) => {
+                    if talk.watched
+                        && let Some(activity) = activity(cluster, &member).await
+                    {
+                        turning.show(&format!("{}: {activity}", member.name));
+                    }
+                    left.push((member, 0));
+                }
+                // Silent for a moment.
+                Err(_) => left.push((member, 0)),
             }
         }
         waiting = left;
     }
     Ok(well)
+}
+
+/// How far the copy is, in the node's own words.
+async fn activity(cluster: &Cluster, member: &Member) -> Option<String> {
+    let document = cluster.get_from(member, "/explain").await.ok()?;
+    let own = array(&document, "members")
+        .iter()
+        .find(|one| text(one, "name") == member.name)?;
+    Some(text(own, "activity").to_owned()).filter(|activity| !activity.is_empty())
 }

@@ -128,6 +128,18 @@ impl Talk<'_> {
 pub(super) struct Turning(ProgressBar);
 
 impl Turning {
+    /// Shows how far it is, where that is known in hundredths, and what is being done.
+    pub(super) fn show(&self, text: &str) {
+        if let Some(percent) = percent(text) {
+            self.0.set_length(100);
+            self.0.set_position(percent);
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{bar:30}] ({elapsed})") {
+                self.0.set_style(style.progress_chars("=> "));
+            }
+        }
+        self.0.set_message(text.to_owned());
+    }
+
     /// Does something that prints, with the sign out of the way.
     pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.0.suspend(print)
@@ -138,6 +150,13 @@ impl Drop for Turning {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// The number before the first `%`.
+fn percent(text: &str) -> Option<u64> {
+    let (before, _) = text.split_once('%')?;
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().filter(|percent| *percent <= 100)
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
@@ -187,4 +206,17 @@ pub(super) fn local_time(digits: usize) -> String {
     zoned
         .map(|zoned| zoned.strftime(&pattern).to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn how_far_a_copy_is() {
+        assert_eq!(percent("copying the data 42%: there is no data yet"), Some(42));
+        assert_eq!(percent("copying the data"), None);
+        assert_eq!(percent("100%"), Some(100));
+        assert_eq!(percent("a value of 900%"), None);
+    }
 }

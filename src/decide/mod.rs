@@ -12,6 +12,7 @@ mod followers;
 mod founding;
 pub mod handover;
 pub mod lease;
+pub mod lines;
 mod pause;
 pub mod rejoin;
 pub mod rules;

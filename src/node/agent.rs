@@ -8,6 +8,7 @@ use super::gap::Gap;
 use super::hands::{Hands, Wanted};
 use super::job::{Done, Job};
 use super::ledger::{Ledger, LedgerError};
+use super::lines::Lines;
 use super::lookout::Lookout;
 use super::orders::Asked;
 use super::probe::{self, Probed};
@@ -167,6 +168,8 @@ pub struct Agent {
     pub(super) trouble: Option<String>,
     pub(super) spared: Spared,
     pub(super) callbacks: Callbacks,
+    /// What the log said last.
+    pub(super) lines: Lines,
     pub(super) wal_gone: WalGone,
     /// So many attempts to copy, rewind or create the data have failed in a row.
     pub(super) failed_copies: u32,
@@ -244,6 +247,7 @@ impl Agent {
             trouble: None,
             spared: Spared::default(),
             callbacks: Callbacks::default(),
+            lines: Lines::default(),
             wal_gone: WalGone::default(),
             failed_copies: 0,
             caught_up: false,
@@ -396,6 +400,7 @@ impl Agent {
         self.duty = self.judge(&state, now);
         self.look_after_restart(&state, now);
         self.step(&state, now)?;
+        self.say(&state);
         self.keep_configuration(&state);
         self.publish(&state, now);
         Ok(())

@@ -32,6 +32,7 @@ mod jobs;
 mod keepsake;
 pub mod last_word;
 pub mod ledger;
+mod lines;
 mod lookout;
 pub mod machine;
 pub mod orders;

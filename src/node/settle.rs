@@ -61,6 +61,9 @@ impl Agent {
                 self.refresh_fork();
                 // The probe must see the new role now and not with its next turn: clients wait for it.
                 self.postmaster.send_modify(|_| ());
+                if matches!(purpose, Purpose::Promote(_)) {
+                    tracing::info!("promoted self to leader by acquiring session lock");
+                }
                 tracing::info!("primary of epoch {epoch}: accepting writes");
             }
             Done::Declined(epoch, why) => self.declined(epoch, why, now),

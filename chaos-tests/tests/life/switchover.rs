@@ -22,6 +22,29 @@ async fn timeline(herd: &Herd, node: usize) -> u32 {
     text.and_then(|text| text.parse().ok()).expect("a timeline")
 }
 
+/// What scripts look for in the log of the new primary and of who was passed over; not again in every loop.
+async fn said_once(herd: &Herd, new: usize, passed_over: usize, since: &[usize]) {
+    let log = |node: usize| herd.nodes[node].log_since(since[node]);
+    let name = |node: usize| &herd.nodes[node].name;
+    let leads = format!("INFO: no action. I am ({}), the leader with the lock", name(new));
+    let follows = format!(
+        "INFO: no action. I am ({}), a secondary, and following a leader ({})",
+        name(passed_over),
+        name(new)
+    );
+    herd.until("both are calm", RETURN_S, async || {
+        log(new).contains(&leads) && log(passed_over).contains(&follows)
+    })
+    .await;
+    let (new, other) = (log(new), log(passed_over));
+    let promoted = "INFO: promoted self to leader by acquiring session lock";
+    assert!(new.contains(promoted), "{new}");
+    assert_eq!(new.matches(&leads).count(), 1, "{new}");
+    let not_me = "INFO: following a different leader because i am not the healthiest node";
+    assert!(other.contains(not_me), "{other}");
+    assert_eq!(other.matches(&follows).count(), 1, "{other}");
+}
+
 async fn moves_without_a_loss(mode: Option<&'static str>) {
     let herd = grown(mode).await;
     let (old, _) = herd.await_leader_elsewhere(20).await;
@@ -33,6 +56,7 @@ async fn moves_without_a_loss(mode: Option<&'static str>) {
         let others = herd.others(present);
         let (to, asked) = (others[0], others[1]);
         let readers = herd.nodes[asked].postmaster_pid();
+        let before: Vec<usize> = herd.nodes.iter().map(|node| node.log().len()).collect();
         let since = matriarch::clock::boot_ns();
         let body = switchover(&herd, present, to);
         // A node that neither leads nor is concerned answers as well as any.
@@ -47,6 +71,7 @@ async fn moves_without_a_loss(mode: Option<&'static str>) {
             readers,
             "its readers were disturbed"
         );
+        said_once(&herd, to, asked, &before).await;
         gaps.push(since);
         present = to;
     }
