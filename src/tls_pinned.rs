@@ -46,6 +46,33 @@ fn timely(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> 
     Ok(())
 }
 
+/// The handshake's signature is the library's to judge, on both sides.
+macro_rules! signatures_by_inner {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.inner.verify_tls12_signature(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.inner.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.inner.supported_verify_schemes()
+        }
+    };
+}
+
 impl ClientCertVerifier for Pinned<dyn ClientCertVerifier> {
     fn offer_client_auth(&self) -> bool {
         self.inner.offer_client_auth()
@@ -71,27 +98,7 @@ impl ClientCertVerifier for Pinned<dyn ClientCertVerifier> {
         self.inner.verify_client_cert(end_entity, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures_by_inner!();
 }
 
 impl ServerCertVerifier for Pinned<dyn ServerCertVerifier> {
@@ -112,27 +119,7 @@ impl ServerCertVerifier for Pinned<dyn ServerCertVerifier> {
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures_by_inner!();
 }
 
 #[cfg(test)]
@@ -141,6 +128,23 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
     use rustls::RootCertStore;
     use rustls::client::WebPkiServerVerifier;
+    use rustls::server::WebPkiClientVerifier;
+
+    fn now() -> UnixTime {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000))
+    }
+
+    /// Authorities, and what the library needs to believe in them.
+    fn trusted(
+        pins: &[CertificateDer<'static>],
+    ) -> (Arc<RootCertStore>, Arc<rustls::crypto::CryptoProvider>) {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(pins.to_vec());
+        (
+            Arc::new(roots),
+            Arc::new(rustls::crypto::ring::default_provider()),
+        )
+    }
 
     fn certificate(years: [i32; 2]) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["db.example".to_owned()]).unwrap();
@@ -152,20 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn one_that_signs_itself_is_believed_where_it_is_named_in_its_time_by_its_name() {
+    fn a_server_that_signs_itself_is_believed_where_it_is_named_in_its_time_by_its_name() {
         let (pin, stranger) = (certificate([2000, 2100]), certificate([2000, 2100]));
         let (early, late) = (certificate([2090, 2100]), certificate([2000, 2001]));
         let pins = vec![pin.clone(), early.clone(), late.clone()];
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(pins.clone());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let (roots, provider) = trusted(&pins);
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider);
         let inner: Arc<dyn ServerCertVerifier> = inner.build().unwrap();
         let pinned = Pinned::new(pins, inner.clone());
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
         let ask = |by: &dyn ServerCertVerifier, one: &CertificateDer<'_>, name: &str| {
             let name = ServerName::try_from(name.to_owned()).unwrap();
-            by.verify_server_cert(one, &[], &name, &[], now).map(|_| ())
+            by.verify_server_cert(one, &[], &name, &[], now()).map(|_| ())
         };
         assert!(
             ask(&*inner, &pin, "db.example").is_err(),
@@ -177,5 +178,31 @@ mod tests {
         let why = |one| ask(&pinned, one, "db.example").unwrap_err();
         assert_eq!(why(&early), CertificateError::NotValidYet.into());
         assert_eq!(why(&late), CertificateError::Expired.into());
+    }
+
+    /// The same for whoever connects: a client has no name that could be wrong.
+    #[test]
+    fn a_client_that_signs_itself_is_believed_where_it_is_named_in_its_time() {
+        let (pin, stranger) = (certificate([2000, 2100]), certificate([2000, 2100]));
+        let (early, late) = (certificate([2090, 2100]), certificate([2000, 2001]));
+        let pins = vec![pin.clone(), early.clone(), late.clone()];
+        let (roots, provider) = trusted(&pins);
+        let inner = WebPkiClientVerifier::builder_with_provider(roots, provider);
+        let inner: Arc<dyn ClientCertVerifier> = inner.build().unwrap();
+        let pinned = Pinned::new(pins, inner.clone());
+        let ask = |by: &dyn ClientCertVerifier, one: &CertificateDer<'_>| {
+            by.verify_client_cert(one, &[], now()).map(|_| ())
+        };
+        assert!(ask(&*inner, &pin).is_err(), "the library alone refuses it");
+        ask(&pinned, &pin).unwrap();
+        assert!(ask(&pinned, &stranger).is_err());
+        let why = |one| ask(&pinned, one).unwrap_err();
+        assert_eq!(why(&early), CertificateError::NotValidYet.into());
+        assert_eq!(why(&late), CertificateError::Expired.into());
+        // A certificate is asked for exactly where the library would.
+        assert_eq!(
+            (pinned.offer_client_auth(), pinned.client_auth_mandatory()),
+            (inner.offer_client_auth(), inner.client_auth_mandatory())
+        );
     }
 }

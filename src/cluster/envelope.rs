@@ -87,5 +87,8 @@ pub fn open<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, BadBytes
 }
 
 #[cfg(test)]
+#[path = "envelope_samples.rs"]
+mod samples;
+#[cfg(test)]
 #[path = "envelope_test.rs"]
 mod tests;
