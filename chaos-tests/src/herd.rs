@@ -16,6 +16,11 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(25);
 /// How long the processes of a herd may take to end at its end.
 const END_DEADLINE_S: u64 = 10;
+/// How long the founding of a cluster may take, and a copy of its data: a disk that is busy with other work can take a
+/// minute for what takes three seconds else.
+pub const FORM_S: u64 = 180;
+/// How long a node that is there may take to answer.
+const TOLD_S: u64 = 20;
 
 /// A cluster of nodes. Dropping it ends and removes everything.
 pub struct Herd {
@@ -105,7 +110,7 @@ impl Herd {
     pub async fn grown(count: usize, options: Options) -> Self {
         let mut herd = Self::new(count, options);
         herd.nodes.iter_mut().for_each(Node::start);
-        herd.await_whole(60).await;
+        herd.await_whole(FORM_S).await;
         herd
     }
 
@@ -116,13 +121,39 @@ impl Herd {
 
     /// Waits until `condition` holds. On the deadline it says what it waited for and shows every node.
     pub async fn until(&self, what: &str, deadline_s: u64, condition: impl AsyncFn() -> bool) {
+        self.find(what, deadline_s, async || condition().await.then_some(()))
+            .await;
+    }
+
+    /// Waits until `look` finds something, and answers what it found: a second look might find something else.
+    pub async fn find<T>(&self, what: &str, deadline_s: u64, look: impl AsyncFn() -> Option<T>) -> T {
         let begun = matriarch::clock::boot_ns();
-        while !condition().await {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
             if matriarch::clock::boot_ns().saturating_sub(begun) > deadline_s * 1_000_000_000 {
                 panic!("waited {deadline_s} s in vain: {what}\n{}", self.portrait().await);
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// A value of `GET /patroni` of a node that is there: one that is busy for a moment is asked again.
+    pub async fn told(&self, node: usize, pointer: &str) -> String {
+        let what = format!("{} tells {pointer}", self.nodes[node].name);
+        self.find(&what, TOLD_S, async || self.nodes[node].patroni(pointer).await)
+            .await
+    }
+
+    /// What a node answers to a GET that accepts nothing older than the question: `/cluster`, `/config`, `/history`.
+    pub async fn latest(&self, node: usize, path: &str) -> String {
+        let what = format!("{} answers GET {path}", self.nodes[node].name);
+        let look = async || match self.nodes[node].latest(path).await {
+            Some((200, body)) => Some(body),
+            _ => None,
+        };
+        self.find(&what, TOLD_S, look).await
     }
 
     /// The one node that says it is primary, if it is one.
@@ -141,44 +172,38 @@ impl Herd {
 
     /// Waits for a primary among the nodes that `fits` allows.
     pub async fn await_primary(&self, deadline_s: u64, fits: impl Fn(usize) -> bool) -> usize {
-        self.until("a primary", deadline_s, async || {
-            self.primary().await.is_some_and(&fits)
+        self.find("a primary", deadline_s, async || {
+            self.primary().await.filter(|i| fits(*i))
         })
-        .await;
-        // It may have changed between the two looks; the second look is what counts.
-        match self.primary().await {
-            Some(i) if fits(i) => i,
-            other => panic!(
-                "the primary did not last: now {other:?}\n{}",
-                self.portrait().await
-            ),
-        }
+        .await
     }
 
     /// Waits until there is one primary and every other node that holds data streams on the same timeline.
     pub async fn await_whole(&self, deadline_s: u64) -> usize {
-        self.until("one primary, all others streaming", deadline_s, async || {
-            self.is_whole().await
+        self.find("one primary, all others streaming", deadline_s, async || {
+            self.whole().await
         })
-        .await;
-        self.await_primary(deadline_s, |_| true).await
+        .await
     }
 
     /// Whether there is one primary and everybody else streams on its timeline.
     pub async fn is_whole(&self) -> bool {
-        let Some(primary) = self.primary().await else {
-            return false;
-        };
-        let timeline = self.nodes[primary].patroni("/timeline").await;
+        self.whole().await.is_some()
+    }
+
+    /// The primary, if everybody else streams on its timeline.
+    async fn whole(&self) -> Option<usize> {
+        let primary = self.primary().await?;
+        let timeline = self.nodes[primary].patroni("/timeline").await?;
         for (i, node) in self.nodes.iter().enumerate() {
             if i == primary || self.options.witness == Some(i) {
                 continue;
             }
-            if !node.is_streaming().await || node.patroni("/timeline").await != timeline {
-                return false;
+            if !node.is_streaming().await || node.patroni("/timeline").await.as_ref() != Some(&timeline) {
+                return None;
             }
         }
-        timeline.is_some()
+        Some(primary)
     }
 
     /// Waits until this node streams on the primary's timeline and has the primary's present position.
@@ -212,17 +237,11 @@ impl Herd {
 
     /// Waits until the herd is whole and the Raft leader sits beside another node than the primary.
     pub async fn await_leader_elsewhere(&self, deadline_s: u64) -> (usize, usize) {
-        let primary = self.await_whole(deadline_s).await;
-        self.until("the Raft leader away from the primary", deadline_s, async || {
-            self.raft_leader().await.is_some_and(|leader| leader != primary)
+        self.find("the Raft leader away from the primary", deadline_s, async || {
+            let (primary, leader) = (self.whole().await?, self.raft_leader().await?);
+            (leader != primary).then_some((primary, leader))
         })
-        .await;
-        (
-            primary,
-            self.raft_leader()
-                .await
-                .expect("there was a Raft leader just now"),
-        )
+        .await
     }
 
     /// Indices of all nodes but one.

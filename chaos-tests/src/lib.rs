@@ -54,7 +54,7 @@ mod sys;
 pub mod writer;
 
 pub use disk::Disk;
-pub use herd::Herd;
+pub use herd::{FORM_S, Herd};
 pub use node::Node;
 pub use node_file::Options;
 pub use oracle::Verdict;

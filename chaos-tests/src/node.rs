@@ -13,8 +13,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
-/// An SQL statement of the harness itself takes no longer.
-const SQL_DEADLINE: Duration = Duration::from_secs(5);
+/// An SQL statement of the harness itself takes no longer: ten times what the largest takes.
+const SQL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How a daemon is started where its node does not live on this machine's own network.
 pub trait Home: Send + Sync {
@@ -198,8 +198,9 @@ impl Node {
         processes::freeze(postmaster);
         let mut frozen = vec![postmaster];
         for process in self.postgres_processes() {
-            if process.pid != postmaster && processes::is_alive(process.pid) {
-                processes::freeze(process.pid);
+            // A backend may have ended by itself since the list was read.
+            processes::send(process.pid, Signal::SIGSTOP);
+            if process.pid != postmaster && processes::await_stopped(process.pid) {
                 frozen.push(process.pid);
             }
         }

@@ -62,6 +62,32 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// For tests in which nothing but what they do may move primacy: a lease that a busy machine does not miss.
+    pub fn calm() -> Self {
+        Self {
+            ttl: 6.0,
+            ..Self::default()
+        }
+    }
+
+    /// The same where commits wait for standbys: a primary may be silent for a second without any fault.
+    pub fn synchronous(mode: &'static str) -> Self {
+        Self {
+            synchronous_mode: Some(mode),
+            dcs: vec!["fence_after: 2500ms".to_owned()],
+            ..Self::calm()
+        }
+    }
+
+    /// The same with one more line of `bootstrap.dcs`.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.dcs.push(line.to_owned());
+        self
+    }
+}
+
 /// What one node file is made of.
 pub(crate) struct Sheet<'a> {
     pub(crate) scope: &'a str,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
-/// A server that does not accept and greet a client within this time is passed over.
+/// A server that does not accept and greet a client within this time is passed over; within four times as long when
+/// nobody did: the arithmetic of passwords alone may take longer on a busy machine.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(300);
 /// A statement without an answer for so long is given up; its outcome is unknown.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(3);
@@ -64,9 +65,9 @@ impl Write {
 
 /// Makes the table on the primary.
 pub async fn prepare(herd: &Herd) {
-    let primary = herd.await_primary(20, |_| true).await;
-    herd.until("the table of the rows", 10, async || {
-        prepare_on(&herd.nodes[primary]).await.is_ok()
+    herd.until("the table of the rows", 30, async || match herd.primary().await {
+        Some(primary) => prepare_on(&herd.nodes[primary]).await.is_ok(),
+        None => false,
     })
     .await;
 }
@@ -219,11 +220,14 @@ async fn write_on(
     shared: Arc<Shared>,
 ) {
     let mut seq = 0;
+    let mut patience = CONNECT_DEADLINE;
     while !shared.stop.load(Ordering::SeqCst) {
-        let Some(session) = Session::open(&hosts, is_pinned).await else {
+        let Some(session) = Session::open(&hosts, is_pinned, patience).await else {
+            patience = (patience * 2).min(4 * CONNECT_DEADLINE);
             tokio::time::sleep(RETRY).await;
             continue;
         };
+        patience = CONNECT_DEADLINE;
         shared.connections.fetch_add(1, Ordering::SeqCst);
         while !shared.stop.load(Ordering::SeqCst) {
             seq += 1;
@@ -252,10 +256,10 @@ struct Session {
 
 impl Session {
     /// Tries each host in turn, as libpq does; a pinned client takes its host as it is.
-    async fn open(hosts: &[(usize, Config)], is_pinned: bool) -> Option<Self> {
+    async fn open(hosts: &[(usize, Config)], is_pinned: bool, patience: Duration) -> Option<Self> {
         for (node, config) in hosts {
             let attempt = Self::connect(*node, config, is_pinned);
-            if let Ok(Some(session)) = tokio::time::timeout(CONNECT_DEADLINE, attempt).await {
+            if let Ok(Some(session)) = tokio::time::timeout(patience, attempt).await {
                 return Some(session);
             }
         }

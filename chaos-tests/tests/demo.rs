@@ -20,6 +20,8 @@ use tokio::process::{Child, ChildStdout, Command};
 
 /// REST port of the demo's first node.
 const FIRST_REST: u16 = 8008;
+/// How often a condition is looked at that sends no event.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A running demo whose plain lines are read. Dropping it ends what is left, also when the test fails.
 struct Demo {
@@ -108,7 +110,7 @@ async fn whole(ip: Ipv4Addr) -> u16 {
             if let Some(primary) = look().await {
                 return primary;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), wait)
@@ -120,14 +122,14 @@ async fn whole(ip: Ipv4Addr) -> u16 {
 async fn the_demo_forms_heals_and_leaves_nothing_behind() {
     let addresses = Addresses::take(1);
     let mut demo = Demo::start(addresses.ip(0));
-    let start = demo.line("Starting three nodes in ", 10).await;
+    let start = demo.line("Starting three nodes in ", 30).await;
     let dir = PathBuf::from(start.split_whitespace().nth(4).unwrap());
     demo.dir = Some(dir.clone());
-    demo.line("Three nodes stream", 120).await;
+    demo.line("Three nodes stream", 180).await;
 
-    let kill = demo.line("# the primary's PostgreSQL", 20).await;
+    let kill = demo.line("# the primary's PostgreSQL", 60).await;
     processes::kill_now(victim(&kill));
-    demo.line("writes had stopped for", 30).await;
+    demo.line("writes had stopped for", 60).await;
 
     let primary = whole(addresses.ip(0)).await;
     let is_daemon = |process: &processes::Process| process.args.get(1).is_some_and(|word| word == "run");
@@ -139,18 +141,24 @@ async fn the_demo_forms_heals_and_leaves_nothing_behind() {
     processes::kill_now(daemon.pid);
     // The lease is shorter than the pause before the daemon is started again.
     demo.line("writes had stopped for", 60).await;
-    demo.line("is started again", 30).await;
+    demo.line("is started again", 60).await;
     whole(addresses.ip(0)).await;
 
     processes::send(demo.pid(), Signal::SIGINT);
     demo.line("is removed", 60).await;
-    let status = tokio::time::timeout(Duration::from_secs(10), demo.child.wait())
+    let status = tokio::time::timeout(Duration::from_secs(30), demo.child.wait())
         .await
         .unwrap()
         .unwrap();
     assert!(status.success(), "{status}");
     assert!(!dir.exists(), "{} is still there", dir.display());
-    assert!(processes::of(&dir).is_empty(), "processes remain");
+    let gone = async {
+        while !processes::of(&dir).is_empty() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    assert!(gone.is_ok(), "processes remain: {:?}", processes::of(&dir));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

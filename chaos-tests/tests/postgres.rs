@@ -8,6 +8,7 @@
 
 use matriarch::cluster::{Endpoint, Lsn, MemberName, Timeline};
 use matriarch::postgres::{DataDir, Login, Postgres, Probe, ServerConf, Session, Setup, Upstream, slot_name};
+use matriarch_chaos::addresses::{Addresses, POSTGRES_PORT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ struct Node {
     postgres: Postgres,
     session: Session,
     endpoint: Endpoint,
+    _addresses: Addresses,
     data_dir: std::path::PathBuf,
     child: Option<Child>,
     parameters: BTreeMap<String, String>,
@@ -41,15 +43,15 @@ fn login(name: &str, password: &str) -> Login {
 
 impl Node {
     fn new(dir: &Path, name: &str) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (addresses, port) = (Addresses::take(1), POSTGRES_PORT);
+        let host = addresses.ip(0).to_string();
         let setup = Setup {
             data_dir: dir.join(name),
             config_dir: dir.join(name),
             custom_conf: None,
             bin_dir: None,
             bin_names: BTreeMap::new(),
-            listen_addresses: "127.0.0.1".to_owned(),
+            listen_addresses: host.clone(),
             port,
             unix_socket_dir: None,
             database: "postgres".to_owned(),
@@ -79,10 +81,8 @@ impl Node {
         Self {
             session,
             postgres,
-            endpoint: Endpoint {
-                host: "127.0.0.1".to_owned(),
-                port,
-            },
+            endpoint: Endpoint { host, port },
+            _addresses: addresses,
             data_dir,
             child: None,
             parameters: parameters
@@ -94,11 +94,11 @@ impl Node {
     async fn configure(&self, upstream: Option<Upstream>) -> bool {
         let hba = [
             "local all all scram-sha-256",
-            "host all all 127.0.0.1/32 scram-sha-256",
+            "host all all 127.0.0.0/8 scram-sha-256",
         ];
         let hba = hba
             .into_iter()
-            .chain(["host replication replicator 127.0.0.1/32 scram-sha-256"]);
+            .chain(["host replication replicator 127.0.0.0/8 scram-sha-256"]);
         let conf = ServerConf {
             parameters: self.parameters.clone(),
             hba: Some(hba.map(str::to_owned).collect()),
@@ -166,7 +166,7 @@ impl Node {
     async fn sql(&self, sql: &str) -> String {
         let mut config = tokio_postgres::Config::new();
         config
-            .host("127.0.0.1")
+            .host(&self.endpoint.host)
             .port(self.endpoint.port)
             .user("postgres")
             .password("sup'er:\\ secret");
@@ -340,7 +340,7 @@ async fn a_life() {
         let sql = "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 300000) i";
         let mut config = tokio_postgres::Config::new();
         config
-            .host("127.0.0.1")
+            .host(&a.endpoint.host)
             .port(a.endpoint.port)
             .user("postgres")
             .password("sup'er:\\ secret")

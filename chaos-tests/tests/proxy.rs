@@ -21,7 +21,7 @@ const MOST_KIB: u64 = 15 << 10;
 const KEPT_KIB: u64 = 3 << 10;
 const GONE_S: u64 = 20;
 /// Counters are told every half a second.
-const TOLD: Duration = Duration::from_secs(10);
+const TOLD: Duration = Duration::from_secs(30);
 
 struct Site {
     proxy: LoneProxy,

@@ -30,6 +30,7 @@ async fn a_deaf_follower_does_not_depose_the_leader() {
 /// Cuts a follower off and takes it back; answers whether the leader led on by the same vote all the time.
 async fn the_reign_goes_on() -> bool {
     let mut cluster = Cluster::new(3);
+    cluster.timing = (50, 200, 400);
     let behind = addresses(3);
     let mut ways = Vec::new();
     for (i, addr) in behind.iter().enumerate() {

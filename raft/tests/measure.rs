@@ -15,11 +15,18 @@ use common::Cluster;
 use tokio::time::{Instant, sleep};
 
 async fn three() -> Cluster {
-    let mut cluster = Cluster::new(3);
+    let mut cluster = by_default();
     for i in 0..3 {
         cluster.start(i).await;
     }
     cluster.leader().await;
+    cluster
+}
+
+/// Three members with the timings that everybody has.
+fn by_default() -> Cluster {
+    let mut cluster = Cluster::new(3);
+    cluster.timing = (50, 200, 400);
     cluster
 }
 

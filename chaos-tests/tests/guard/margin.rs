@@ -1,6 +1,6 @@
 //! How much of the guard's margin a fence needs under load: the last acknowledged commit, measured against the deadline.
 
-use crate::ward::{BIN, Ward, postgres_user, until};
+use crate::ward::{PATIENCE, Ward, postgres_user, program, until};
 use matriarch::clock;
 use matriarch::cluster::Epoch;
 use nix::time::{ClockId, clock_gettime};
@@ -23,7 +23,7 @@ fn boot_us() -> i64 {
 
 /// As the user who may connect, and may write its log where the data lies.
 fn pgbench(ward: &Ward, args: &[&str]) -> Command {
-    let mut command = Command::new(format!("{BIN}/pgbench"));
+    let mut command = Command::new(program("pgbench"));
     command
         .arg("-h")
         .arg(ward.home.path())
@@ -114,9 +114,13 @@ async fn the_last_commit_under_a_hundred_connections_lies_before_the_deadline() 
         let mut load = Load(pgbench(&ward, &args).spawn().unwrap());
         let watcher = ward.client().await;
         let busy = "select count(*) from pg_stat_activity where application_name = 'pgbench'";
-        while watcher.query_one(busy, &[]).await.unwrap().get::<_, i64>(0) < 100 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        let at_work = async {
+            while watcher.query_one(busy, &[]).await.unwrap().get::<_, i64>(0) < 100 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let at_work = tokio::time::timeout(PATIENCE, at_work).await;
+        at_work.expect("all clients are connected");
         let deadline = clock::now().plus(LEASE_MS);
         guard.arm(Epoch(epoch), deadline).unwrap();
         let offset = wall_us() - boot_us();

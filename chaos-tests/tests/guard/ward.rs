@@ -10,8 +10,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-pub(crate) const BIN: &str = "/usr/lib/postgresql/15/bin";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One of PostgreSQL's programs.
+pub(crate) fn program(name: &str) -> PathBuf {
+    matriarch_chaos::plain::bin_dir().join(name)
+}
 
 /// The built program, beside this test's own directory.
 pub(crate) fn matriarch() -> PathBuf {
@@ -33,8 +37,8 @@ pub(crate) fn postgres_user() -> Option<(u32, u32)> {
     user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
 }
 
-pub(crate) fn run(program: &str, args: &[&str]) {
-    let mut command = Command::new(program);
+pub(crate) fn run(name: &str, args: &[&str]) {
+    let mut command = Command::new(program(name));
     command.args(args);
     if let Some((uid, gid)) = postgres_user() {
         command.uid(uid).gid(gid);
@@ -42,7 +46,7 @@ pub(crate) fn run(program: &str, args: &[&str]) {
     let output = command.current_dir("/").output().unwrap();
     assert!(
         output.status.success(),
-        "{program}: {}",
+        "{name}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
@@ -66,7 +70,7 @@ impl Ward {
         let home = directory();
         let data = home.path().join("data");
         run(
-            &format!("{BIN}/initdb"),
+            "initdb",
             &[
                 "-N",
                 "-A",
@@ -117,7 +121,7 @@ impl Ward {
             .chain(args)
             .collect();
         StartSpec {
-            program: format!("{BIN}/postgres").into(),
+            program: program("postgres"),
             args,
             env: vec![("MATRIARCH_TEST".to_owned(), "given".to_owned())],
             data_dir: self.data(),
@@ -162,9 +166,14 @@ impl Ward {
         tokio::spawn(async move { client.batch_execute("do $$ begin loop end loop; end $$").await });
         let watcher = self.client().await;
         let busy = "select 1 from pg_stat_activity where pid = $1 and state = 'active' and query like 'do %'";
-        while watcher.query(busy, &[&pid]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let at_work = async {
+            while watcher.query(busy, &[&pid]).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, at_work)
+            .await
+            .expect("a busy backend");
         pid
     }
 
@@ -202,6 +211,22 @@ pub(crate) fn comm(pid: i32) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
+}
+
+/// Attempts at what a busy machine may be too late to see: when the guard has done something is known here only when this
+/// program runs.
+const ATTEMPTS: usize = 5;
+
+/// Whether one of some attempts succeeds; the others say why not.
+pub(crate) async fn in_some_attempt(once: impl AsyncFn() -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for _ in 0..ATTEMPTS {
+        match once().await {
+            Ok(()) => return,
+            Err(why) => failures.push(why),
+        }
+    }
+    panic!("in each of {ATTEMPTS} attempts: {failures:#?}");
 }
 
 /// Waits for a state of the guard.

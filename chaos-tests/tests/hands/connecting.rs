@@ -48,7 +48,7 @@ async fn tell(standby: &Server) {
 
 async fn is_over(mut held: TcpStream, listener: &TcpListener) {
     let mut sent = Vec::new();
-    let end = timeout(Duration::from_secs(1), held.read_to_end(&mut sent)).await;
+    let end = timeout(Duration::from_secs(10), held.read_to_end(&mut sent)).await;
     assert!(
         end.is_ok(),
         "the connection outlives the word that nothing receives"

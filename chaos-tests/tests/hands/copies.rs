@@ -2,7 +2,7 @@
 
 use super::site::{Server, Site, timed, until};
 use matriarch::cluster::Timeline;
-use matriarch::postgres::{DataDir, Probe};
+use matriarch::postgres::{DataDir, Postgres, Probe};
 use matriarch_chaos::processes;
 use std::path::Path;
 
@@ -146,7 +146,9 @@ async fn a_rewind_gives_to_the_archive_and_takes_from_it() {
 #[tokio::test]
 async fn an_interrupted_rewind_leaves_nothing_that_starts() {
     let site = Site::new();
-    let (mut old, new) = diverged(&site).await;
+    // Enough to read that pg_rewind is seen at work.
+    let much = "INSERT INTO rows SELECT generate_series(10001, 400000)";
+    let (mut old, new) = diverged_by(&site, &[much]).await;
     let (postgres, from) = (old.postgres.clone(), new.endpoint());
     abandon(&site, "pg_rewind", async move { postgres.rewind(&from).await }).await;
     let dir = old.data_dir().to_owned();
@@ -208,7 +210,10 @@ async fn an_interrupted_base_backup_is_retried_cleanly() {
         .sql("CREATE TABLE rows AS SELECT i, repeat('x', 200) FROM generate_series(1, 50000) i")
         .await;
     let mut standby = site.server(1);
-    let (postgres, from) = (standby.postgres.clone(), primary.endpoint());
+    // Slow enough to be seen at work.
+    let mut slow = standby.setup.clone();
+    slow.basebackup_options = vec!["--max-rate=10M".to_owned()];
+    let (postgres, from) = (Postgres::new(slow).unwrap(), primary.endpoint());
     let (progress, _) = tokio::sync::watch::channel(None);
     abandon(&site, "pg_basebackup", async move {
         postgres.base_backup(&from, progress).await

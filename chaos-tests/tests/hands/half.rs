@@ -27,7 +27,9 @@ async fn caught(site: &Site) -> (Server, Server, PathBuf) {
     primary.kill();
     // Where the timeline is left: what the standby has, which is a little more than was asked.
     let fork = standby
-        .until("its stream has ended", 20, |probe| probe.wal_receiver.is_none())
+        .until("its stream has ended", 20, |probe| {
+            probe.wal_receiver.is_none() && probe.replayed >= probe.received
+        })
         .await
         .replayed
         .unwrap();

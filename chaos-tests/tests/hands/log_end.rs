@@ -102,7 +102,7 @@ async fn the_end_on_disk_is_where_recovery_ends() {
         for _ in 0..10 {
             times.push(timed(server.postgres.wal_end(probe.location)).await.0);
         }
-        assert!(times.iter().all(|ms| *ms < 1_000.0));
+        assert!(times.iter().all(|ms| *ms < 5_000.0));
         show(&format!("end of the {name}'s log, with a hint"), times);
         println!(
             "without one: {:.0} ms",

@@ -269,8 +269,8 @@ async fn a_promotion_to_a_reserved_timeline_is_followed_by_reload() {
     }
     let [promotion, repointing, checkpoint] = times;
     assert!(
-        repointing.iter().all(|ms| *ms < 1_000.0),
-        "re-pointed within a second: {repointing:?}"
+        repointing.iter().all(|ms| *ms < 4_000.0),
+        "PostgreSQL's own five seconds were waited for: {repointing:?}"
     );
     show("promotion until the first row", promotion);
     show("re-pointing until the stream", repointing);
@@ -323,7 +323,7 @@ async fn a_server_that_hangs_is_noticed_and_comes_back() {
     let from = boot_ns();
     let answer = server.session.probe().await;
     assert!(matches!(answer, Err(PostgresError::Late { .. })), "{answer:?}");
-    assert!(Duration::from_nanos(boot_ns() - from) < Duration::from_secs(2));
+    assert!(Duration::from_nanos(boot_ns() - from) < Duration::from_secs(10));
     for pid in &pids {
         processes::thaw(*pid);
     }

@@ -1,6 +1,6 @@
 //! Things people do by mistake or malice: refused with one clear sentence, and nothing touched.
 
-use matriarch_chaos::{Herd, Options, plain, processes, writer};
+use matriarch_chaos::{FORM_S, Herd, Options, plain, processes, writer};
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
@@ -26,10 +26,10 @@ async fn demand_refusal(herd: &mut Herd, node: usize, word: &str) {
         last.contains(word),
         "the last line does not name {word:?}:\n{log}"
     );
-    assert!(
-        processes::of(&herd.nodes[node].dir).is_empty(),
-        "it left processes behind"
-    );
+    herd.until("no process is left behind", 20, async || {
+        processes::of(&herd.nodes[node].dir).is_empty()
+    })
+    .await;
 }
 
 /// A cluster of the first two nodes.
@@ -37,8 +37,8 @@ async fn pair() -> (Herd, usize) {
     let mut herd = Herd::new(3, Options::default());
     herd.nodes[0].start();
     herd.nodes[1].start();
-    let primary = herd.await_primary(60, |_| true).await;
-    herd.await_streaming(1 - primary, 60).await;
+    let primary = herd.await_primary(FORM_S, |_| true).await;
+    herd.await_streaming(1 - primary, FORM_S).await;
     (herd, primary)
 }
 
@@ -132,7 +132,7 @@ fn demand_closed(address: (Ipv4Addr, u16), bytes: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_the_ports_closes_the_connection_and_does_nothing_else() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     writer::prepare(&herd).await;
     let client = matriarch_chaos::Writer::start(&herd);
@@ -161,7 +161,7 @@ async fn garbage_on_the_ports_closes_the_connection_and_does_nothing_else() {
     assert_eq!(herd.await_whole(20).await, primary);
     let said = herd.nodes[primary].log().lines().count() - lines;
     // One line for each that sent something and one for each silent connection, plus what the daemon says anyway.
-    assert!(said <= sent + 50 + 20, "{said} log lines for {sent} connections");
+    assert!(said <= sent + 50 + 40, "{said} log lines for {sent} connections");
     let panicked = herd.nodes[primary].log().contains("panicked");
     assert!(
         !panicked,

@@ -1,7 +1,7 @@
 //! The operator's own scripts: told what became of PostgreSQL, asked before a promotion, run in a new cluster.
 
 use crate::FAILOVER_S;
-use matriarch_chaos::{Herd, Node, Options, herd::give_to_postgres};
+use matriarch_chaos::{FORM_S, Herd, Node, Options, herd::give_to_postgres};
 use std::path::PathBuf;
 
 /// A script in the node's directory.
@@ -53,7 +53,7 @@ async fn callbacks_are_told_each_change_with_patronis_words() {
     let mut herd = Herd::new(3, Options::default());
     herd.nodes.iter().for_each(listen);
     herd.nodes.iter_mut().for_each(Node::start);
-    let old = herd.await_whole(60).await;
+    let old = herd.await_whole(FORM_S).await;
     let scope = herd.nodes[old].patroni("/patroni/scope").await.unwrap();
     until_told(&herd, old, &format!("on_start primary {scope}")).await;
     assert_eq!(told(&herd.nodes[old])[0], format!("on_start primary {scope}"));
@@ -71,7 +71,7 @@ async fn callbacks_are_told_each_change_with_patronis_words() {
             .any(|line| line.starts_with("on_st") || line.starts_with("on_role"));
         assert!(!other, "a restart is one event: {lines:?}");
     }
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     herd.nodes[old].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     until_told(&herd, new, &format!("on_role_change primary {scope}")).await;
@@ -90,7 +90,7 @@ async fn callbacks_may_stand_in_the_dynamic_configuration() {
     // One has its own, which go before.
     listen(&herd.nodes[0]);
     herd.nodes.iter_mut().for_each(Node::start);
-    let old = herd.await_whole(60).await;
+    let old = herd.await_whole(FORM_S).await;
     let scope = herd.nodes[old].patroni("/patroni/scope").await.unwrap();
     let note = script(
         &herd.nodes[1],
@@ -102,6 +102,15 @@ async fn callbacks_may_stand_in_the_dynamic_configuration() {
         note.display()
     );
     assert_eq!(herd.nodes[old].order("PATCH", "/config", &change).await.0, 200);
+    herd.until("both know of it", 20, async || {
+        let mut known = true;
+        for node in &herd.nodes {
+            let config = node.get("/config").await;
+            known &= config.is_some_and(|(_, text)| text.contains("shared.sh"));
+        }
+        known
+    })
+    .await;
     let body = format!(r#"{{"leader": "{}"}}"#, herd.nodes[old].name);
     assert_eq!(herd.nodes[old].order("POST", "/switchover", &body).await.0, 200);
     let role = |node: usize| if node == old { "replica" } else { "primary" };
@@ -116,7 +125,7 @@ async fn whoever_hands_over_is_told_that_it_stops_and_follows() {
     let mut herd = Herd::new(2, Options::default());
     herd.nodes.iter().for_each(listen);
     herd.nodes.iter_mut().for_each(Node::start);
-    let old = herd.await_whole(60).await;
+    let old = herd.await_whole(FORM_S).await;
     let (new, scope) = (
         herd.others(old)[0],
         herd.nodes[old].patroni("/patroni/scope").await.unwrap(),
@@ -139,7 +148,7 @@ async fn a_primary_that_cannot_be_started_again_is_told_to_be_demoted() {
     let mut herd = Herd::new(1, Options::default());
     listen(&herd.nodes[0]);
     herd.nodes[0].start();
-    herd.await_primary(60, |_| true).await;
+    herd.await_primary(FORM_S, |_| true).await;
     let scope = herd.nodes[0].patroni("/patroni/scope").await.unwrap();
     until_told(&herd, 0, &format!("on_start primary {scope}")).await;
     herd.until("the cluster is founded", 20, async || {
@@ -154,7 +163,7 @@ async fn a_primary_that_cannot_be_started_again_is_told_to_be_demoted() {
     until_told(&herd, 0, &format!("on_role_change demoted {scope}")).await;
     std::fs::write(&rules, good).unwrap();
     // Should it have failed often meanwhile, it is left alone for a minute.
-    herd.await_primary(90, |_| true).await;
+    herd.await_primary(FORM_S, |_| true).await;
     herd.until("on_start as the last word", 20, async || {
         told(&herd.nodes[0]).last() == Some(&format!("on_start primary {scope}"))
     })
@@ -165,7 +174,7 @@ async fn a_primary_that_cannot_be_started_again_is_told_to_be_demoted() {
 async fn a_node_whose_pre_promote_is_against_it_leaves_the_promotion_to_another() {
     let mut herd = Herd::new(3, Options::default());
     herd.nodes.iter_mut().for_each(Node::start);
-    let old = herd.await_whole(60).await;
+    let old = herd.await_whole(FORM_S).await;
     // The first by name would be chosen, the other being equal.
     let refusing = herd.others(old)[0];
     let pid = herd.nodes[refusing].postmaster_pid();
@@ -173,9 +182,9 @@ async fn a_node_whose_pre_promote_is_against_it_leaves_the_promotion_to_another(
     herd.nodes[refusing].reap();
     add(&herd.nodes[refusing], "postgresql", "  pre_promote: 'false'\n");
     herd.nodes[refusing].start();
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     herd.nodes[old].kill_whole();
-    let new = herd.await_primary(2 * FAILOVER_S, |i| i != old).await;
+    let new = herd.await_primary(FAILOVER_S, |i| i != old).await;
     assert_ne!(new, refusing);
     herd.await_streaming(refusing, 30).await;
     assert_eq!(
@@ -203,7 +212,7 @@ async fn a_post_bootstrap_that_fails_gives_the_new_cluster_up_and_another_attemp
         );
     }
     herd.nodes.iter_mut().for_each(Node::start);
-    let primary = herd.await_whole(90).await;
+    let primary = herd.await_whole(FORM_S).await;
     let made = "SELECT count(*) FROM pg_class WHERE relname = 'made_by_script'";
     assert_eq!(herd.nodes[primary].sql(made).await.unwrap(), "1");
     let complaints = herd.nodes.iter().map(|node| {

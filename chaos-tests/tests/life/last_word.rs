@@ -1,11 +1,14 @@
 //! The daemon is stopped or dead, its guard has fenced, and the word of it reaches the leader all the same.
 
 use crate::{Crowd, FAILOVER_S, RETURN_S};
-use matriarch_chaos::{Herd, Options};
+use matriarch_chaos::{FORM_S, Herd, Options};
 
 /// The rule by which the newest primary was made.
 async fn newest_rule(herd: &Herd, node: usize) -> String {
-    let explain = herd.nodes[node].get_json("/explain").await.unwrap_or_default();
+    let explain = herd.find("what was decided", 20, async || {
+        herd.nodes[node].get_json("/explain").await
+    });
+    let explain = explain.await;
     let events = explain
         .pointer("/events")
         .and_then(|events| events.as_array())
@@ -20,7 +23,7 @@ async fn newest_rule(herd: &Herd, node: usize) -> String {
 }
 
 /// The word has some 400 ms to be there before the lease is over, less than a busy machine may take.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 8;
 
 /// Waits for another primary; whether the guard's word made it, and not the end of the lease.
 async fn moved_by_the_word(herd: &Herd, crowd: &Crowd, old: usize) -> bool {
@@ -72,7 +75,7 @@ async fn the_daemon_is_killed_and_the_word_is_spoken_with_the_groups_certificate
     );
     certify(&herd);
     herd.nodes.iter_mut().for_each(matriarch_chaos::Node::start);
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     let crowd = Crowd::gather(&herd).await;
     let mut spoken = false;
     for _ in 0..ATTEMPTS {

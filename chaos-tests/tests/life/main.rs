@@ -42,10 +42,10 @@ use matriarch_chaos::{Herd, Pinned, Writer, writer};
 
 /// Rows acknowledged before a fault and after it, so that "writes flow" means something.
 const FLOW: usize = 30;
-/// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
-const FAILOVER_S: u64 = 23;
-/// Ten times what a node that returns may take to stream again (3 s).
-const RETURN_S: u64 = 30;
+/// Ten times what a failover by an ended lease may take (ttl + 0.3 s, ttl being 6 s at most).
+const FAILOVER_S: u64 = 63;
+/// Thirty times what a node that returns may take to stream again (3 s): a disk that is busy with other work lets it wait.
+const RETURN_S: u64 = 90;
 
 /// The clients of a test.
 struct Crowd {

@@ -107,8 +107,11 @@ async fn looks_need_one_node_that_answers() {
     let host = format!("host={} port=5432\n", herd.nodes[primary].ip);
     assert_eq!(ctl.well("dsn").await, host.replace("5432", &port(&herd, primary)));
     assert!(ctl.well("dsn -r replica").await.starts_with("host=127."));
-    let versions = ctl.well(&format!("version {scope}")).await;
-    assert_eq!(versions.matches(": Patroni 4.").count(), 3, "{versions}");
+    herd.until("three versions", 20, async || {
+        let versions = ctl.well(&format!("version {scope}")).await;
+        versions.matches(": Patroni 4.").count() == 3
+    })
+    .await;
     assert!(ctl.well("show-config").await.contains("\nttl: 2\n"));
     assert!(ctl.well("history -f json").await.starts_with('['));
     let query = "select pg_is_in_recovery()";
@@ -313,10 +316,17 @@ async fn a_script_restarts_whoever_waits_for_it() {
         !ctl.well("list").await.contains("Pending restart")
     })
     .await;
-    for node in &herd.nodes {
-        assert_eq!(node.sql("SHOW max_connections").await.unwrap(), "60");
-    }
     herd.await_whole(RETURN_S).await;
+    // A standby may be starting once more.
+    herd.until("60 connections everywhere", RETURN_S, async || {
+        for node in &herd.nodes {
+            if node.sql("SHOW max_connections").await.as_deref() != Ok("60") {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -334,13 +344,15 @@ async fn a_script_restarts_reloads_and_copies_a_replica_anew() {
         text.ends_with(&format!("Success: restart on member {name}\n")),
         "{text}"
     );
-    let listed = ctl.well("list").await;
-    assert!(!listed.contains("restarting"), "{listed}");
-    assert_ne!(
-        started,
-        herd.nodes[replica].sql(begun).await.unwrap(),
-        "it was not restarted"
-    );
+    herd.until("nobody is shown as restarting", 20, async || {
+        !ctl.well("list").await.contains("restarting")
+    })
+    .await;
+    herd.until("it was restarted", 20, async || {
+        let now = herd.nodes[replica].sql(begun).await;
+        now.is_ok_and(|now| now != started)
+    })
+    .await;
     let text = ctl
         .well(&format!(
             "restart {scope} {name} --scheduled 2099-01-01T00:00 --force"

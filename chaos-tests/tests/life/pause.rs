@@ -63,12 +63,11 @@ async fn daemons_come_and_go_in_a_pause_and_sessions_stay() {
     }
     // No daemon, no quorum, no lease: the primary goes on, for nobody fences it.
     let since = matriarch::clock::boot_ns();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(
-        crowd.pinned[primary]
-            .last_ack()
-            .is_some_and(|last| last > since + 3_000_000_000)
-    );
+    herd.until("rows long after every lease", 20, async || {
+        let last = crowd.pinned[primary].last_ack();
+        last.is_some_and(|last| last > since + 3_000_000_000)
+    })
+    .await;
     for node in &mut herd.nodes {
         node.start();
     }
@@ -132,10 +131,11 @@ async fn a_restart_or_a_new_copy_that_an_operator_asks_for_in_a_pause_ends_with_
     let (status, text) = herd.nodes[standby].order("POST", "/restart", "{}").await;
     assert_eq!((status, text.as_str()), (200, "restarted successfully"));
     herd.await_streaming(standby, RETURN_S).await;
+    let mark = herd.nodes[standby].log().len();
     let (status, text) = herd.nodes[standby].order("POST", "/reinitialize", "{}").await;
     assert_eq!((status, text.as_str()), (200, "reinitialize started"));
-    herd.until("the old copy goes", 20, async || {
-        !herd.nodes[standby].is_streaming().await
+    herd.until("the new copy begins", 20, async || {
+        herd.nodes[standby].log_since(mark).contains("copying the data")
     })
     .await;
     herd.await_streaming(standby, RETURN_S).await;

@@ -1,7 +1,7 @@
 //! The life of a process: what systemd hears, what the log file holds, and that no secret is ever shown.
 
 use matriarch_chaos::node::matriarch_binary;
-use matriarch_chaos::{Herd, Options, processes};
+use matriarch_chaos::{FORM_S, Herd, Options, processes};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ async fn systemd_hears_how_it_goes_and_the_log_file_has_the_last_word() {
     for _ in 0..3 {
         hear(&socket, "WATCHDOG=1").await;
     }
-    herd.await_primary(60, |_| true).await;
+    herd.await_primary(FORM_S, |_| true).await;
     processes::send(pid, Signal::SIGHUP);
     assert!(hear(&socket, "RELOADING=1").await.contains("MONOTONIC_USEC="));
     hear(&socket, "READY=1").await;
@@ -108,7 +108,12 @@ fn watch_processes(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_shown_anywhere() {
     const SECRETS: [&str; 3] = ["herd-secret", "rest-4711-secret", "b3A6cmVzdC00NzExLXNlY3JldA"];
-    let mut herd = Herd::new(2, Options::default());
+    // Slow enough to be seen in the list of processes.
+    let options = Options {
+        postgresql: "  basebackup:\n  - max-rate: '10M'\n".to_owned(),
+        ..Options::default()
+    };
+    let mut herd = Herd::new(2, options);
     for node in &herd.nodes {
         let open = "restapi:\n";
         let guarded = "restapi:\n  authentication: {username: op, password: rest-4711-secret}\n";
@@ -121,7 +126,7 @@ async fn no_secret_is_shown_anywhere() {
     let stop = Arc::new(AtomicBool::new(false));
     let watching = watch_processes(herd.dir().to_owned(), stop.clone());
     herd.nodes.iter_mut().for_each(matriarch_chaos::Node::start);
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     stop.store(true, Ordering::Relaxed);
     let processes = watching.join().unwrap();
     assert!(

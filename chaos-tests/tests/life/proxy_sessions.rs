@@ -26,8 +26,7 @@ fn options(auth_file: Option<&Path>, synchronous_mode: Option<&'static str>) -> 
     }
     Options {
         sections,
-        synchronous_mode,
-        ..Options::default()
+        ..synchronous_mode.map_or_else(Options::calm, Options::synchronous)
     }
 }
 
@@ -128,7 +127,7 @@ async fn sessions_that_rest_notice_nothing_of_a_switchover_nor_of_a_failover() {
     eprintln!("the session that listened: {error:?}");
     herd.until(
         "moved sessions are counted, and one that stayed",
-        10,
+        20,
         async || {
             let mut moved = 0;
             for node in &herd.nodes {
@@ -152,7 +151,7 @@ async fn sessions_that_rest_notice_nothing_of_a_switchover_nor_of_a_failover() {
     open.batch_execute("BEGIN; SELECT 1").await.unwrap();
     let sleeps =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
-    herd.until("it is asked", 10, async || {
+    herd.until("it is asked", 20, async || {
         herd.nodes[to].sql(sleeps).await.as_deref() == Ok("1")
     })
     .await;
@@ -257,10 +256,7 @@ async fn driver(nodes: Vec<Config>, at: usize, told: Arc<Told>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_told_of_a_commit_that_a_failover_takes_back() {
     // Standbys that stall for a second are not given up: else the primary would rightly go on alone, and be awaited.
-    let patient = Options {
-        dcs: vec!["synchronous_standby_timeout: 60".to_owned()],
-        ..options(None, Some("quorum"))
-    };
+    let patient = options(None, Some("quorum")).with("synchronous_standby_timeout: 60");
     let mut herd = Herd::grown(3, patient).await;
     let mut primary = herd.await_whole(RETURN_S).await;
     writer::prepare(&herd).await;
@@ -296,7 +292,7 @@ async fn nobody_is_told_of_a_commit_that_a_failover_takes_back() {
             .collect();
         // Commits wait, and are cancelled: by drivers through the proxy, and by an operator beside it.
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        herd.until("commits wait", 10, async || {
+        herd.until("commits wait", 20, async || {
             herd.nodes[primary]
                 .sql(waiting)
                 .await

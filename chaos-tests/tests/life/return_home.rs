@@ -114,7 +114,8 @@ async fn a_node_promoted_by_hand_on_a_timeline_nobody_agreed_on_is_copied_anew()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_is_killed_and_returns_and_no_client_notices() {
-    let mut herd = Herd::three().await;
+    // It may be the one that leads the Raft group: another is elected long before the primary's lease ends.
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let replica = herd.others(primary)[1];
     let crowd = Crowd::gather(&herd).await;
@@ -143,23 +144,19 @@ async fn a_replicas_postmaster_is_killed_and_it_streams_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let wiped = herd.others(primary)[0];
     writer::prepare(&herd).await;
     let client = Writer::start(&herd);
-    let id = herd.nodes[wiped]
-        .explain("/raft/id")
-        .await
-        .expect("a Raft id is shown");
+    let shown = async || herd.nodes[wiped].explain("/raft/id").await;
+    let id = herd.find("its Raft id", 20, shown).await;
     herd.nodes[wiped].kill_whole();
     herd.nodes[wiped].wipe_raft();
     herd.nodes[wiped].start();
     herd.await_streaming(wiped, RETURN_S).await;
-    let new_id = herd.nodes[wiped]
-        .explain("/raft/id")
-        .await
-        .expect("a Raft id is shown");
+    let shown = async || herd.nodes[wiped].explain("/raft/id").await;
+    let new_id = herd.find("its Raft id", 20, shown).await;
     assert_ne!(
         new_id, id,
         "it came back under the id whose promises it has forgotten"
@@ -167,7 +164,9 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
     // Its vote counts again: with the third node gone it is one of the two that keep the primary writable.
     let third = herd.others(primary).into_iter().find(|i| *i != wiped).unwrap();
     herd.until("the new id among the voters", RETURN_S, async || {
-        voters(&herd, primary).await == Some(3)
+        voters(&herd, primary)
+            .await
+            .is_some_and(|all| all.len() == 3 && all.contains(&new_id))
     })
     .await;
     herd.nodes[third].kill_whole();
@@ -176,10 +175,13 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
     client.stop().await;
 }
 
-/// Number of Raft voters as a node knows them.
-async fn voters(herd: &Herd, node: usize) -> Option<usize> {
-    let known = herd.nodes[node].get_json("/explain").await?;
-    Some(known.pointer("/raft/voters")?.as_array()?.len())
+/// The ids of the Raft voters as a node knows them.
+async fn voters(herd: &Herd, node: usize) -> Option<Vec<String>> {
+    let known = herd.nodes[node].get_json("/members").await?;
+    let votes = |member: &&serde_json::Value| member["vote"] == "voter" || member["vote"] == "leader";
+    let voters = known["members"].as_array()?.iter().filter(votes);
+    let id = |member: &serde_json::Value| Some(member["raft_id"].as_str()?.to_owned());
+    Some(voters.filter_map(id).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,7 +236,7 @@ async fn a_zombie(is_reaped: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_is_not_consistent_yet_when_the_primary_changes_follows_the_new_one() {
     let options = Options {
-        ttl: 6.0,
+        ttl: 15.0,
         ..Options::default()
     };
     let mut herd = Herd::grown(3, options).await;
@@ -256,10 +258,11 @@ async fn a_standby_that_is_not_consistent_yet_when_the_primary_changes_follows_t
     herd.nodes[late].kill_whole();
     std::fs::remove_file(herd.nodes[late].data_dir().join("pg_wal").join(&newest)).unwrap();
     herd.nodes[old].kill_whole();
+    let mark = herd.nodes[late].log().len();
     herd.nodes[late].start();
     // It starts while the dead one's lease runs, and cannot answer anybody.
-    herd.until("a standby of the dead primary", 5, async || {
-        herd.nodes[late].log().contains("entering standby mode")
+    herd.until("a standby of the dead primary", 15, async || {
+        herd.nodes[late].log_since(mark).contains("entering standby mode")
             && herd.nodes[late].postmaster_pid().is_some()
     })
     .await;

@@ -100,7 +100,10 @@ async fn old_scripts_see_a_healthy_cluster_a_failover_and_a_return() {
         println!("skipped: jq is not installed");
     } else {
         let expected = format!("{} {} number\n2 0\n", herd.nodes[old].name, host(&herd, old));
-        assert_eq!(bash(&herd, guide, WITH_JQ, "").await, expected);
+        herd.until("nobody lags behind for jq", RETURN_S, async || {
+            bash(&herd, guide, WITH_JQ, "").await == expected
+        })
+        .await;
     }
     herd.nodes[old].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |node| node != old).await;

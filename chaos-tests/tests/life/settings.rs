@@ -1,7 +1,7 @@
 //! An operator changes settings: they reach PostgreSQL on every node, a restart is asked for and not imposed.
 
 use crate::{Crowd, RETURN_S};
-use matriarch_chaos::Herd;
+use matriarch_chaos::{Herd, Options};
 use std::collections::BTreeMap;
 
 /// A restart waits for checkpoint, stop and start.
@@ -39,10 +39,10 @@ async fn await_pending(herd: &Herd, waits: impl Fn(usize) -> bool) {
     .await;
 }
 
-async fn postmasters(herd: &Herd) -> Vec<Option<String>> {
+async fn postmasters(herd: &Herd) -> Vec<String> {
     let mut all = Vec::new();
-    for node in &herd.nodes {
-        all.push(node.patroni("/postmaster_start_time").await);
+    for node in 0..herd.nodes.len() {
+        all.push(herd.told(node, "/postmaster_start_time").await);
     }
     all
 }
@@ -62,7 +62,7 @@ async fn await_kept(herd: &Herd, config: &str) {
 /// Scripts send back whole configurations; what is not theirs to choose stands in them and changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_belongs_to_the_node_file_is_taken_and_has_no_effect() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let port = herd.nodes[primary].sql("SHOW port").await.unwrap();
     let change = r#"{"postgresql":{"parameters":{"port":1,"listen_addresses":"nowhere","cluster_name":"x","hot_standby":"off",
@@ -74,7 +74,8 @@ async fn what_belongs_to_the_node_file_is_taken_and_has_no_effect() {
     await_setting(&herd, "port", &port).await;
     await_pending(&herd, |_| false).await;
     let line = "postgresql.parameters.port has no effect: it comes from the node file";
-    assert!(herd.nodes[primary].log().contains(line));
+    herd.until(line, 20, async || herd.nodes[primary].log().contains(line))
+        .await;
     let again = herd.others(primary)[0];
     let answer = asked(&herd, again, "POST", "/restart", "{}").await;
     assert_eq!(answer, (200, "restarted successfully".to_owned()));
@@ -83,7 +84,7 @@ async fn what_belongs_to_the_node_file_is_taken_and_has_no_effect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_reach_every_node_and_a_restart_is_the_operators() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let replica = herd.others(primary)[0];
     let before = postmasters(&herd).await;
@@ -112,11 +113,7 @@ async fn settings_reach_every_node_and_a_restart_is_the_operators() {
         assert_eq!(status, 422, "{wrong}: {text}");
         assert!(text.contains(why), "{wrong}: {text}");
     }
-    assert_eq!(
-        herd.nodes[primary].get("/config").await.unwrap().1,
-        body,
-        "nothing changed"
-    );
+    assert_eq!(herd.latest(primary, "/config").await, body, "nothing changed");
 
     let crowd = Crowd::gather(&herd).await;
     let change = r#"{"postgresql":{"parameters":{"max_connections":70}}}"#;
@@ -147,7 +144,7 @@ async fn settings_reach_every_node_and_a_restart_is_the_operators() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_file_is_read_again_and_a_replica_is_copied_anew() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let replica = herd.others(primary)[0];
     let node = &herd.nodes[replica];
@@ -188,7 +185,7 @@ async fn a_node_file_is_read_again_and_a_replica_is_copied_anew() {
         asked(&herd, primary, "POST", "/reinitialize", "").await,
         (503, "I am the leader, can not reinitialize".to_owned())
     );
-    let before = node.patroni("/postmaster_start_time").await;
+    let before = Some(herd.told(replica, "/postmaster_start_time").await);
     assert_eq!(
         asked(&herd, replica, "POST", "/reinitialize", "").await,
         (200, "reinitialize started".to_owned())
@@ -204,9 +201,9 @@ async fn a_node_file_is_read_again_and_a_replica_is_copied_anew() {
 /// Each through another node, at once and again and again: who is told 200 has changed it, who is told 409 has not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_at_the_same_moment_are_all_made_or_refused() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     herd.await_primary(20, |_| true).await;
-    let mut expected = BTreeMap::new();
+    let (mut expected, mut unknown) = (BTreeMap::new(), Vec::new());
     for round in 0..10 {
         let change = |node: usize| format!(r#"{{"app": {{"round{round}-node{node}": 1}}}}"#);
         let bodies = [change(0), change(1), change(2)];
@@ -221,30 +218,48 @@ async fn changes_at_the_same_moment_are_all_made_or_refused() {
                     expected.insert(format!("round{round}-node{node}"), 1);
                 }
                 409 => {}
+                // Another leader was elected meanwhile: nobody knows what became of it.
+                500.. => unknown.push(format!("round{round}-node{node}")),
                 other => panic!("{other}: {text}"),
             }
         }
     }
-    assert!(expected.len() >= 10, "somebody wins in every round: {expected:?}");
-    let (_, config) = herd.nodes[0].latest("/config").await.unwrap();
-    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert!(
+        expected.len() + unknown.len() >= 10,
+        "somebody wins in every round: {expected:?} {unknown:?}"
+    );
+    assert!(expected.len() >= 5, "hardly anything was changed: {unknown:?}");
+    let mut config: serde_json::Value = serde_json::from_str(&herd.latest(0, "/config").await).unwrap();
+    for change in unknown {
+        config["app"].as_object_mut().unwrap().remove(&change);
+    }
     assert_eq!(config["app"], serde_json::json!(expected));
 }
 
 /// Whoever asks for the latest is not shown a node's view of a heartbeat ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_through_one_node_is_read_through_the_others() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     herd.await_primary(20, |_| true).await;
     for round in 0..30 {
         let change = format!(r#"{{"round": {round}}}"#);
-        let (status, text) = asked(&herd, round % 3, "PATCH", "/config", &change).await;
-        assert_eq!(status, 200, "{text}");
-        for node in &herd.nodes {
-            let (status, text) = node.latest("/config").await.unwrap();
-            assert_eq!(status, 200, "{text}");
-            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(config["round"], round, "{}", node.name);
+        herd.until("the change", 20, async || {
+            let (status, text) = asked(&herd, round % 3, "PATCH", "/config", &change).await;
+            // While another leader is elected nobody can change anything.
+            assert!(status == 200 || status >= 500, "{status} {text}");
+            status == 200
+        })
+        .await;
+        for node in 0..herd.nodes.len() {
+            let shown = herd.find("what is the latest", 20, async || {
+                let begun = matriarch::clock::boot_ns();
+                let text = herd.latest(node, "/config").await;
+                let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+                // A node that hears of no leader for so long shows what it has.
+                let gave_up = matriarch::clock::boot_ns() - begun >= 1_000_000_000;
+                (config["round"] == round || !gave_up).then(|| config["round"].clone())
+            });
+            assert_eq!(shown.await, round, "{}", herd.nodes[node].name);
         }
     }
 }

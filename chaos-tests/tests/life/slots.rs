@@ -2,7 +2,7 @@
 
 use crate::RETURN_S;
 use crate::wal_gone::inode;
-use matriarch_chaos::{Herd, Node, Options};
+use matriarch_chaos::{FORM_S, Herd, Node, Options};
 
 /// Ten times what may pass between the end of the patience and the end of a slot.
 const GONE_S: u64 = 30;
@@ -24,7 +24,7 @@ async fn configured(herd: &Herd, node: usize, change: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_stays_away_loses_its_slots_and_has_them_again_when_it_is_back() {
     let mut herd = Herd::three().await;
-    let primary = herd.await_whole(60).await;
+    let primary = herd.await_whole(FORM_S).await;
     let away = herd.others(primary)[0];
     let name = herd.nodes[away].name.clone();
     let rest = herd.others(away);
@@ -53,7 +53,7 @@ async fn a_member_that_stays_away_loses_its_slots_and_has_them_again_when_it_is_
     .await;
 
     herd.nodes[away].start();
-    herd.await_streaming(away, 60).await;
+    herd.await_streaming(away, FORM_S).await;
     herd.until("both others keep its slot again", GONE_S, async || {
         keepers(&herd, &name, &rest).await == 2
     })
@@ -74,7 +74,7 @@ async fn what_a_member_missed_is_kept_through_a_switchover() {
         std::fs::write(node.file(), text.replace("max_connections: 50", keep)).unwrap();
     }
     herd.nodes.iter_mut().for_each(Node::start);
-    let old = herd.await_whole(60).await;
+    let old = herd.await_whole(FORM_S).await;
     let (away, new) = (herd.others(old)[0], herd.others(old)[1]);
     let name = herd.nodes[away].name.clone();
     herd.until("the standby keeps a slot, too", RETURN_S, async || {
@@ -105,7 +105,7 @@ async fn what_a_member_missed_is_kept_through_a_switchover() {
     let (status, said) = herd.nodes[old].order("POST", "/switchover", &body).await;
     assert_eq!(status, 200, "{said}");
     herd.nodes[away].start();
-    herd.await_streaming(away, 60).await;
+    herd.await_streaming(away, FORM_S).await;
     assert_eq!(
         inode(&herd.nodes[away]),
         before,

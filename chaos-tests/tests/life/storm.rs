@@ -1,7 +1,8 @@
 //! Faults at random, one on top of the other, and two promises: never two writers, and in the end everybody is back.
 
 use crate::{Crowd, RETURN_S};
-use matriarch_chaos::{Herd, Options};
+use matriarch_chaos::{Herd, Options, processes};
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// Faults of one storm (`STORM_FAULTS`).
@@ -51,15 +52,21 @@ fn mend(herd: &mut Herd, node: usize, plight: &mut Plight) {
 /// Does something to a node that is well. A process that has just gone by itself is no target.
 fn hurt(herd: &mut Herd, node: usize, kind: u64, plight: &mut Plight) -> &'static str {
     let victim = &mut herd.nodes[node];
-    match kind {
-        0 if victim.postmaster_pid().is_some() => {
-            victim.kill_postmaster();
+    let target = match kind {
+        0 => victim.postmaster_pid(),
+        1 => victim.guard_pid(),
+        _ => None,
+    };
+    if let Some(pid) = target {
+        processes::send(pid, Signal::SIGKILL);
+        processes::wait_dead(pid);
+        return if kind == 0 {
             "postmaster killed"
-        }
-        1 if victim.guard_pid().is_some() => {
-            victim.kill_guard();
+        } else {
             "guard killed"
-        }
+        };
+    }
+    match kind {
         2 => {
             victim.kill_daemon();
             *plight = Plight::NoDaemon;
@@ -89,10 +96,7 @@ async fn faults_at_random_never_make_two_writers_and_everybody_comes_back() {
         Ok("quorum") => Some("quorum"),
         _ => None,
     };
-    let options = Options {
-        synchronous_mode,
-        ..Options::default()
-    };
+    let options = synchronous_mode.map_or_else(Options::default, Options::synchronous);
     let mut herd = Herd::grown(3, options).await;
     let crowd = Crowd::gather(&herd).await;
     let mut plights = [Plight::Well; 3];

@@ -1,7 +1,7 @@
 //! A database that was there before: its primary founds the cluster and its standbys follow, without a copy or a restart.
 
 use crate::FAILOVER_S;
-use matriarch_chaos::{Herd, Node, Options, plain};
+use matriarch_chaos::{FORM_S, Herd, Node, Options, plain};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 
@@ -102,7 +102,11 @@ async fn a_running_primary_and_its_standby_become_a_cluster_without_a_restart_or
         "an empty node made a database beside data"
     );
     herd.nodes[1].start();
-    assert_eq!(herd.await_whole(60).await, 1, "the primary founds the cluster");
+    assert_eq!(
+        herd.await_whole(FORM_S).await,
+        1,
+        "the primary founds the cluster"
+    );
     for (i, (pid, inode_before)) in before.iter().enumerate() {
         assert_eq!(
             herd.nodes[i].postmaster_pid(),
@@ -118,10 +122,13 @@ async fn a_running_primary_and_its_standby_become_a_cluster_without_a_restart_or
         );
     }
     demand_rows(&herd, 2).await;
-    let config = herd.nodes[0].get_json("/config").await.unwrap();
+    let config: serde_json::Value = serde_json::from_str(&herd.latest(0, "/config").await).unwrap();
     assert_eq!(config["postgresql"]["parameters"]["max_replication_slots"], "23");
     let whole = |node: &Node| node.data_dir().join("postgresql.base.conf").exists();
-    assert!(whole(&herd.nodes[0]) && whole(&herd.nodes[1]));
+    herd.until("both configurations are ours", 20, async || {
+        whole(&herd.nodes[0]) && whole(&herd.nodes[1])
+    })
+    .await;
 
     herd.nodes[1].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |i| i != 1).await;
@@ -131,14 +138,14 @@ async fn a_running_primary_and_its_standby_become_a_cluster_without_a_restart_or
         .await
         .unwrap();
     herd.nodes[1].start();
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     assert_eq!(
         inode(&herd.nodes[0]),
         before[0].1,
         "the standby was copied after the failover"
     );
     assert_eq!(herd.nodes[1].sql("SHOW work_mem").await.unwrap(), "7MB");
-    herd.await_streaming(1, 60).await;
+    herd.await_streaming(1, FORM_S).await;
     assert_eq!(
         herd.nodes[1].sql("SELECT count(*) FROM ledger").await.unwrap(),
         "1001"
@@ -183,10 +190,10 @@ async fn directories_that_patroni_left_are_taken_over_with_its_dynamic_configura
     }
     let before: Vec<_> = herd.nodes.iter().map(inode).collect();
     herd.nodes.iter_mut().for_each(Node::start);
-    assert_eq!(herd.await_whole(60).await, 2, "the former primary goes on");
+    assert_eq!(herd.await_whole(FORM_S).await, 2, "the former primary goes on");
     let after: Vec<_> = herd.nodes.iter().map(inode).collect();
     assert_eq!(before, after, "data was copied");
-    let config = herd.nodes[0].get_json("/config").await.unwrap();
+    let config: serde_json::Value = serde_json::from_str(&herd.latest(0, "/config").await).unwrap();
     assert_eq!(config["maximum_lag_on_failover"], 4711);
     for node in 0..3 {
         demand_rows(&herd, node).await;
@@ -259,9 +266,12 @@ async fn a_configuration_outside_the_data_directory_stays_there() {
     herd.nodes[0].reap();
     let pid = herd.nodes[0].postmaster_pid();
     herd.nodes.iter_mut().for_each(Node::start);
-    assert_eq!(herd.await_whole(60).await, 0);
+    assert_eq!(herd.await_whole(FORM_S).await, 0);
     assert_eq!(herd.nodes[0].postmaster_pid(), pid);
-    assert!(etc.join("postgresql.base.conf").exists());
+    herd.until("the configuration is ours", 20, async || {
+        etc.join("postgresql.base.conf").exists()
+    })
+    .await;
     // The copies got the files they lacked, and any node can be primary.
     herd.nodes[0].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |i| i != 0).await;
@@ -276,5 +286,5 @@ async fn a_configuration_outside_the_data_directory_stays_there() {
             .to_string()
     );
     herd.nodes[0].start();
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
 }

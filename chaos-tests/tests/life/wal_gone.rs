@@ -1,6 +1,6 @@
 //! A standby that was away for longer than its primary keeps its log.
 
-use matriarch_chaos::{Herd, Node, Options};
+use matriarch_chaos::{FORM_S, Herd, Node, Options};
 use std::os::unix::fs::MetadataExt;
 
 /// Tells one copy of a node's data from another.
@@ -26,7 +26,7 @@ async fn it_is_copied_again_by_itself_and_says_why() {
         std::fs::write(node.file(), text).unwrap();
     }
     herd.nodes.iter_mut().for_each(Node::start);
-    let primary = herd.await_whole(60).await;
+    let primary = herd.await_whole(FORM_S).await;
     let away = herd.others(primary)[0];
     herd.nodes[away].kill_whole();
     let before = inode(&herd.nodes[away]);
@@ -45,7 +45,7 @@ async fn it_is_copied_again_by_itself_and_says_why() {
         herd.nodes[primary].sql("CHECKPOINT").await.unwrap();
     }
     herd.nodes[away].start();
-    herd.await_streaming(away, 60).await;
+    herd.await_streaming(away, FORM_S).await;
     assert_ne!(
         inode(&herd.nodes[away]),
         before,

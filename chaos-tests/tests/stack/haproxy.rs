@@ -1,6 +1,6 @@
 //! HAProxy itself, with the file in configs/ and with the lines that people already have, in front of three nodes.
 
-use crate::{FAILOVER_S, RETURN_S, arrive, front, through};
+use crate::{FAILOVER_S, RETURN_S, arrive, come, front, through};
 use matriarch_chaos::Herd;
 use matriarch_chaos::companions::{self, Running, program};
 use std::path::Path;
@@ -71,7 +71,7 @@ async fn haproxy_follows_a_failover_with_our_file_and_with_those_people_have() {
         })
         .await;
     }
-    let (session, _, _) = arrive(&herd, &through(&herd, front(&herd), 5000)).await.unwrap();
+    let (session, _, _) = come(&herd, &through(&herd, front(&herd), 5000)).await;
     herd.nodes[old].kill_whole();
     herd.await_primary(FAILOVER_S, |node| node != old).await;
     for port in [5000, 5101, 5100] {

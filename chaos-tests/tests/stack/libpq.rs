@@ -78,6 +78,9 @@ async fn libpq_with_all_hosts_finds_what_it_was_asked_for() {
     for node in [old, last] {
         herd.nodes[node].freeze_postgres();
     }
-    assert_eq!(arrives(&herd, "target_session_attrs=prefer-standby"), Some(new));
+    herd.until("the primary, where no standby answers", FAILOVER_S, async || {
+        arrives(&herd, "target_session_attrs=prefer-standby") == Some(new)
+    })
+    .await;
     assert_eq!(arrives(&herd, "target_session_attrs=standby"), None);
 }

@@ -19,10 +19,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-/// Ten times what a failover by an ended lease may take (ttl + 0.3 s).
-const FAILOVER_S: u64 = 23;
-/// Ten times what a node that returns may take to stream again (3 s).
-const RETURN_S: u64 = 30;
+/// Ten times what a failover by an ended lease may take (ttl + 0.3 s, ttl being 6 s at most).
+const FAILOVER_S: u64 = 63;
+/// Thirty times what a node that returns may take to stream again (3 s): a disk that is busy with other work lets it wait.
+const RETURN_S: u64 = 90;
 /// A client that is not connected and answered within this time tries again.
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -55,6 +55,12 @@ async fn arrive(herd: &Herd, config: &Config) -> Option<(Client, usize, bool)> {
         Some((client, node, standby))
     };
     tokio::time::timeout(CONNECT, work).await.ok()?
+}
+
+/// The same from one who tries again: the way is there, and somebody may be busy for a moment.
+async fn come(herd: &Herd, config: &Config) -> (Client, usize, bool) {
+    herd.find("a session", FAILOVER_S, async || arrive(herd, config).await)
+        .await
 }
 
 /// The node that answers a session now, and whether it is a standby.

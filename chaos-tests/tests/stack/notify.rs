@@ -6,7 +6,7 @@ use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, front, switch_over, throug
 use matriarch::clock::boot_ns;
 use matriarch_chaos::companions::{self, program};
 use matriarch_chaos::node_file::PASSWORD;
-use matriarch_chaos::{Herd, Node, Options};
+use matriarch_chaos::{FORM_S, Herd, Node, Options};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -135,7 +135,7 @@ async fn haproxy_and_pgbouncer_hear_of_a_change_at_once() {
     let (Some(balancer), Some(pgbouncer)) = (program("haproxy"), program("pgbouncer")) else {
         return;
     };
-    let mut herd = Herd::new(3, Options::default());
+    let mut herd = Herd::new(3, Options::calm());
     let _balancer = haproxy::start(&balancer, &herd);
     std::fs::write(Pooler::hosts_file(&herd), "").unwrap();
     let pooler = Pooler::start(&pgbouncer, &herd, &Servers::Named, "transaction", 6432);
@@ -143,7 +143,7 @@ async fn haproxy_and_pgbouncer_hear_of_a_change_at_once() {
         configure(&herd, node);
     }
     herd.nodes.iter_mut().for_each(Node::start);
-    let first = herd.await_whole(60).await;
+    let first = herd.await_whole(FORM_S).await;
     herd.nodes[first].sql("CREATE TABLE told (n int)").await.unwrap();
     let slow = through(&herd, front(&herd), 5100);
     for config in [&slow, &pooler.client(&herd)] {

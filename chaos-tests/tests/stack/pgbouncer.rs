@@ -1,7 +1,7 @@
 //! pgBouncer with the file in configs/, in session and in transaction mode, in front of HAProxy and of the built-in proxy, and behind that.
 
 use crate::haproxy;
-use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, front, place, switch_over, through};
+use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, come, front, place, switch_over, through};
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::companions::{Running, program};
 use matriarch_chaos::herd::{give_to_postgres, postgres_ids};
@@ -149,8 +149,8 @@ async fn follows_a_failover(mut herd: Herd, old: usize, pgbouncer: &Path, server
         })
         .await;
     }
-    let (bound, _, _) = arrive(&herd, &session.client(&herd)).await.unwrap();
-    let (loose, _, _) = arrive(&herd, &transaction.client(&herd)).await.unwrap();
+    let (bound, _, _) = come(&herd, &session.client(&herd)).await;
+    let (loose, _, _) = come(&herd, &transaction.client(&herd)).await;
     herd.nodes[old].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |node| node != old).await;
     for pooler in [&session, &transaction] {
@@ -212,18 +212,19 @@ async fn follows_behind_the_proxy(mode: &str) {
     tokio::spawn(connection);
     client.simple_query("SHOW VERSION").await.unwrap();
     // Each standby's pooler has seen it as a standby, and repeats that to clients later.
-    let mut readers = Vec::new();
-    for _ in 0..2 {
-        let (client, node, standby) = arrive(&herd, &reader).await.expect("a standby");
-        assert!(standby);
-        readers.push((client, node));
-    }
-    assert_ne!(readers[0].1, readers[1].1, "readers are spread");
-    drop(readers);
-    let (rests, _, _) = arrive(&herd, &writer).await.unwrap();
+    herd.until("two readers at two standbys", FAILOVER_S, async || {
+        let (one, two) = (arrive(&herd, &reader).await, arrive(&herd, &reader).await);
+        let places = one.zip(two);
+        places.is_some_and(|(one, two)| one.2 && two.2 && one.1 != two.1)
+    })
+    .await;
+    let (rests, _, _) = come(&herd, &writer).await;
     switch_over(&herd, old, to).await;
     assert_eq!(place(&herd, &rests).await, Some((to, false)), "it went along");
-    assert!(arrives_at(&herd, &writer, to).await);
+    herd.until("the proxy leads to the candidate", FAILOVER_S, async || {
+        arrives_at(&herd, &writer, to).await
+    })
+    .await;
     herd.await_whole(RETURN_S).await;
     herd.nodes[to].kill_whole();
     let new = herd.await_primary(FAILOVER_S, |node| node != to).await;

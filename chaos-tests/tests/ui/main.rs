@@ -12,7 +12,7 @@
 mod browser;
 
 use browser::Browser;
-use matriarch_chaos::Herd;
+use matriarch_chaos::{FORM_S, Herd};
 
 /// Longest wait for anything the page should show.
 const PATIENCE_S: u64 = 60;
@@ -33,7 +33,7 @@ async fn the_page_shows_who_leads_and_follows_a_failover() {
     };
     let mut herd = Herd::three().await;
     let (old, _) = herd.await_leader_elsewhere(20).await;
-    herd.await_whole(60).await;
+    herd.await_whole(FORM_S).await;
     let witness = herd.others(old)[0];
     let (ip, port) = herd.nodes[witness].rest_addr();
     let mut page = Browser::open(&program, &format!("http://{ip}:{port}/ui"));
