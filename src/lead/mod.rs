@@ -28,4 +28,4 @@ pub use handover::judge_alone as asked_handover;
 pub use inbox::{Gate, Mailroom};
 pub use membership::see_off;
 pub use orders::Orders;
-pub use run::{is_stuck, run, watch_lead, watch_state};
+pub use run::{is_stuck, patience_ms, run, watch_lead, watch_state};

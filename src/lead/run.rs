@@ -5,6 +5,7 @@ use super::said::Said;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{Command, MemberName, Moment, Outcome, PeerMessage, Settings, State, Vote};
+use crate::decide::lease;
 use crate::decide::rules::Verdict;
 use matriarch_raft::Group;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ pub async fn run(
                 let at = clock::now();
                 if !is_stuck(judgement.rule) {
                     stuck_since = None;
-                } else if at.since(*stuck_since.get_or_insert(at)) > HAND_OVER_EVERY_MS {
+                } else if at.since(*stuck_since.get_or_insert(at)) > patience_ms(&now) {
                     stuck_since = None;
                     let_another_try(&group, turn).await;
                     turn = turn.wrapping_add(1);
@@ -193,6 +194,15 @@ pub fn is_stuck(rule: &str) -> bool {
         rule,
         "unprovable" | "proof-wanting" | "nobody" | "rising" | "resuming" | "deadline-unknown" | "unaware"
     )
+}
+
+/// How long a leader that is stuck waits before another one tries. An operator's word that a loss is accepted is obeyed
+/// once every lease is over, and each new leader waits for that anew: whoever leads has the time to get there.
+pub fn patience_ms(state: &State) -> u64 {
+    match &state.handover {
+        Some(_) => HAND_OVER_EVERY_MS + lease::move_at(Moment(0), None, state.wait_ttl_ms).0,
+        None => HAND_OVER_EVERY_MS,
+    }
 }
 
 /// `turn` counts the tries: in this order everybody has one soon, also where one of them never hears of it.

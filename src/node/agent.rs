@@ -20,10 +20,10 @@ use super::wal_gone::WalGone;
 use super::words::Ending;
 use crate::clock;
 use crate::cluster::{
-    Epoch, Facts, MemberName, Moment, Promise, ProxyFacts, Report, Role, Settings, State, Synced, Timeline,
+    Epoch, Facts, MemberName, Moment, Promise, ProxyFacts, Report, Settings, State, Synced, Timeline,
 };
 use crate::config::{Config, Renewal};
-use crate::decide::duty::{self, Duty, Local, Process};
+use crate::decide::duty::{Duty, Process};
 use crate::decide::spared::Spared;
 use crate::guard::{GuardState, Signal};
 use crate::vip::Hold;
@@ -158,7 +158,7 @@ pub struct Agent {
     /// Where the log ended that was rewound last.
     pub(super) rewound: Option<crate::cluster::WalEnd>,
     /// Since when a promotion has been under way.
-    unconfirmed_since: Option<Moment>,
+    pub(super) unconfirmed_since: Option<Moment>,
     /// Since when an ended PostgreSQL has left processes behind.
     pub(super) ending_since: Option<Moment>,
     /// Failed work: not before this moment again.
@@ -439,49 +439,12 @@ impl Agent {
         false
     }
 
-    /// The process as far as a duty depends on it.
-    pub(super) fn process(&self) -> Process {
-        match (self.guard.postmaster, self.guard.clean) {
-            (Some(pid), _) => {
-                let role = self
-                    .probed
-                    .probe
-                    .as_ref()
-                    .filter(|_| self.probed.postmaster == Some(pid));
-                Process::Up(role.map(|probe| {
-                    if probe.in_recovery {
-                        Role::Replica
-                    } else {
-                        Role::Primary
-                    }
-                }))
-            }
-            (None, true) => Process::Down,
-            (None, false) => Process::Ending,
-        }
-    }
-
     /// Draws the consequences of what the guard, the probe and the leader said.
     fn take_in(&mut self, now: Moment) -> Result<(), AgentError> {
         let state = self.parts.state.borrow().clone();
         let word = self.parts.word.borrow().clone();
-        if let Some(other) = &word.duplicate_of
-            && self.running.is_none()
-        {
-            return Err(AgentError::Misplaced(format!(
-                "Can't start; there is already a node named '{}' running at {other}; give this one another name",
-                self.me
-            )));
-        }
-        if let Some(other) = state
-            .namesake(&self.me)
-            .filter(|_| state.member(&self.me).is_none())
-        {
-            return Err(AgentError::Misplaced(format!(
-                "Can't start; there is a member named '{other}', and PostgreSQL does not tell '{}' from it; give this one \
-                 another name",
-                self.me
-            )));
+        if let Some(why) = self.is_another(&state, &word) {
+            return Err(AgentError::Misplaced(why));
         }
         self.look_after_guest(&state)?;
         if !self.caught_up && word.at > Moment(0) && state.revision >= word.revision {
@@ -516,86 +479,17 @@ impl Agent {
             self.parts.tenancy.stand_down();
             self.ended = Some((epoch, why));
         }
-        if let (Some(found), Some(agreed)) = (self.holdings.system_id(), state.system_id) {
-            if found != agreed {
-                let section = self.parts.config.postgresql.as_ref();
-                let dir = section
-                    .map(|section| section.data_dir.display().to_string())
-                    .unwrap_or_default();
-                return Err(AgentError::Misplaced(format!(
-                    "postgresql.data_dir: {dir} holds database cluster {found}, this cluster's is {agreed}; move the \
-                     directory away or correct the setting"
-                )));
-            }
-            if self.parts.ledger.facts().system_id != Some(agreed) {
-                self.parts.ledger.change(|facts| facts.system_id = Some(agreed))?;
-            }
+        if let Some(why) = self.holds_another(&state) {
+            return Err(AgentError::Misplaced(why));
         }
-        if let Some(what) = &self.holdings.foreign {
-            return Err(AgentError::Misplaced(what.clone()));
+        if let Some(agreed) = state
+            .system_id
+            .filter(|agreed| self.holdings.system_id() == Some(*agreed))
+            && self.parts.ledger.facts().system_id != Some(agreed)
+        {
+            self.parts.ledger.change(|facts| facts.system_id = Some(agreed))?;
         }
         Ok(())
-    }
-
-    fn judge(&self, state: &State, now: Moment) -> Duty {
-        if self.parts.hands.is_none() {
-            return Duty::Rest("a witness only votes".to_owned());
-        }
-        let (lease_epoch, lease_until) = self.parts.tenancy.lease();
-        let local = Local {
-            me: &self.me,
-            data: &self.holdings.data,
-            fork: self.holdings.fork,
-            reached: self.parts.ledger.facts().reached,
-            primary: self.primary_position(state),
-            unconfirmed_ms: self.unconfirmed_since.map_or(0, |since| now.since(since)),
-            process: self.process(),
-            promised: (
-                self.parts.ledger.facts().promised,
-                self.promise
-                    .is_some_and(|promise| promise.epoch == self.parts.ledger.facts().promised),
-            ),
-            used: self.parts.ledger.facts().used,
-            running: self.running,
-            lease_epoch,
-            lease_until,
-            guest: self.hosts_guest(),
-            leaving: self.leaving,
-            hands_off: self.hands_off(state),
-        };
-        if let Some(owed) = (self.expelled.as_ref()).and_then(|why| duty::out_of_place(&local, why)) {
-            return owed;
-        }
-        if !self.caught_up {
-            // Without the group's word only the lease counts: an adopted primary may run on until it ends.
-            let over = self.running.is_some() && now >= crate::decide::lease::stop_at(lease_until);
-            let stray = self.running.is_none()
-                && self.process() == Process::Up(Some(Role::Primary))
-                && !self.hosts_guest();
-            return match (over, stray) {
-                (true, _) => Duty::Fence("its lease is running out and the group was not heard".to_owned()),
-                (_, true) => Duty::Fence("it is a primary of no epoch".to_owned()),
-                _ => Duty::Rest("waiting to hear from the group".to_owned()),
-            };
-        }
-        if state.pause.is_on() {
-            return duty::duty(state, &local, now);
-        }
-        if let Some(since) = self.hung_since(now) {
-            return Duty::Fence(format!(
-                "PostgreSQL has not answered for {} s",
-                now.since(since) / 1_000
-            ));
-        }
-        if let Some(why) = self.must_give_way() {
-            return Duty::Fence(why);
-        }
-        if self.risen.is_some()
-            && let Some(why) = self.parts.hands.as_ref().and_then(Hands::watchdog_lost)
-        {
-            return Duty::Fence(why);
-        }
-        duty::duty(state, &local, now)
     }
 }
 

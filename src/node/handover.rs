@@ -43,8 +43,10 @@ impl Agent {
         if self.prepared != Some(epoch) && self.risen == Some(epoch) {
             if self.farewell.is_none() && self.may_try("checkpoint", now) {
                 tracing::info!("a {} to {} begins: writing a checkpoint", asked.word(), begun.to);
-                let hands = hands.clone();
-                self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| jobs::prepare(hands)));
+                let (hands, to) = (hands.clone(), begun.to.clone());
+                self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| {
+                    jobs::prepare(hands, Some(to))
+                }));
             }
             self.serve(hands, epoch, state, now);
             return;

@@ -376,9 +376,17 @@ pub async fn chores(hands: Hands, checkpoint: bool, work: SlotWork) -> Done {
     good(work.await)
 }
 
-/// Makes the checkpoint of a stop that follows a short one.
-pub async fn prepare(hands: Hands) -> Done {
-    good(hands.session.checkpoint().await.map_err(text))
+/// Makes the checkpoint of a stop that follows a short one. Whoever is to be primary then has its stream by the end: one
+/// that connects again just now (it has become what is waited for, and changes its name) would miss the last of the log.
+pub async fn prepare(hands: Hands, to: Option<MemberName>) -> Done {
+    let written = hands.session.checkpoint().await;
+    if let (Ok(()), Some(to)) = (&written, &to)
+        && let Err(why) = hands.session.await_stream(to).await
+    {
+        // Whether it has everything is judged when this server is down, as ever.
+        tracing::warn!("{to} does not stream now: {why}");
+    }
+    good(written.map_err(text))
 }
 
 /// Whoever was taken out streams no more, and nothing is kept for it.

@@ -210,7 +210,9 @@ impl Agent {
                 let epoch = *epoch;
                 if self.prepared != Some(epoch) {
                     if self.farewell.is_none() && self.may_try("checkpoint", now) {
-                        self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| jobs::prepare(hands)));
+                        self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| {
+                            jobs::prepare(hands, None)
+                        }));
                     }
                     return false;
                 }

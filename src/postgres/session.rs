@@ -3,6 +3,7 @@
 use super::probe::{self, Pending};
 use super::ways::{Way, ways};
 use super::{Postgres, PostgresError, Probe};
+use crate::cluster::MemberName;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,6 +17,10 @@ pub(super) const PROBE: Duration = Duration::from_secs(1);
 pub(super) const ACT: Duration = Duration::from_secs(5);
 /// Bound of a checkpoint, which writes all that is dirty.
 const CHECKPOINT: Duration = Duration::from_secs(600);
+
+/// Bound of the wait for one standby's stream, and how often it is looked for.
+const STREAM: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Our SQL session with the local server, as its superuser.
 #[derive(Clone)]
@@ -112,6 +117,24 @@ impl Session {
                 .map_err(refused("write a checkpoint"))
         };
         bounded("a checkpoint", CHECKPOINT, work).await
+    }
+
+    /// Waits until this member streams from here, for a second at most.
+    pub async fn await_stream(&self, member: &MemberName) -> Result<(), PostgresError> {
+        const STREAMS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_replication \
+             WHERE lower(application_name) = lower($1) AND state = 'streaming')";
+        let work = async {
+            let live = self.connect().await?;
+            loop {
+                let row = live.client.query_one(STREAMS, &[&member.as_str()]).await;
+                let streams = row.and_then(|row| row.try_get(0));
+                if streams.map_err(refused("say who streams"))? {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        bounded("the stream of the next primary", STREAM, work).await
     }
 
     /// The values of these numeric parameters; one that the server does not know is missing.

@@ -318,7 +318,7 @@ impl World {
             Verdict::Propose(act, reason) => (act, reason),
             Verdict::Stand(reason) => {
                 self.tell_standing(n, judgement.rule, &reason);
-                self.let_another_try(n, judgement.rule, now);
+                self.let_another_try(n, state, judgement.rule, now);
                 if judgement.rule == "healthy" {
                     self.step_aside(n, state, now);
                 }
@@ -360,14 +360,15 @@ impl World {
     }
 
     /// Who waits in vain for a word hands the lead to somebody who may hear it.
-    fn let_another_try(&mut self, n: usize, rule: &str, now: Moment) {
+    fn let_another_try(&mut self, n: usize, state: &State, rule: &str, now: Moment) {
         let level = self.nodes[n].raft.level_peers();
         let Some(daemon) = self.daemon(n) else { return };
         if !matriarch::lead::is_stuck(rule) {
             daemon.stuck_since = None;
             return;
         }
-        if now.since(*daemon.stuck_since.get_or_insert(now)) <= HAND_OVER_EVERY_MS || level.is_empty() {
+        let patience_ms = matriarch::lead::patience_ms(state);
+        if now.since(*daemon.stuck_since.get_or_insert(now)) <= patience_ms || level.is_empty() {
             return;
         }
         daemon.stuck_since = None;
