@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
-/// A server that does not accept and greet a client within this time is passed over; within four times as long when
+/// A server that does not accept and greet a client within this time is passed over; within sixteen times as long when
 /// nobody did: the arithmetic of passwords alone may take longer on a busy machine.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(300);
 /// A statement without an answer for so long is given up; its outcome is unknown.
@@ -223,7 +223,7 @@ async fn write_on(
     let mut patience = CONNECT_DEADLINE;
     while !shared.stop.load(Ordering::SeqCst) {
         let Some(session) = Session::open(&hosts, is_pinned, patience).await else {
-            patience = (patience * 2).min(4 * CONNECT_DEADLINE);
+            patience = (patience * 2).min(16 * CONNECT_DEADLINE);
             tokio::time::sleep(RETRY).await;
             continue;
         };

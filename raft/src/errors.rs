@@ -65,7 +65,15 @@ pub enum AskError {
     /// Nobody of that id is known.
     #[error("no peer with id {0} is known")]
     NoSuchPeer(u64),
-    /// The peer did not get the message, or its answer was lost.
+    /// The peer certainly did not get the message.
+    #[error("peer {addr} is unreachable: {why}")]
+    NotSent {
+        /// Its address.
+        addr: String,
+        /// What happened.
+        why: String,
+    },
+    /// The peer may have got the message; its answer was lost.
     #[error("peer {addr} is unreachable: {why}")]
     Unreachable {
         /// Its address.

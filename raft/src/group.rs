@@ -97,7 +97,11 @@ impl Group {
             Ok(Ok(Response::Message(answer))) => Ok(answer),
             Ok(Ok(Response::Refused(why) | Response::Removed(why))) => Err(unreachable(why)),
             Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),
-            Ok(Err(CallError::NotSent(why) | CallError::Lost(why))) => Err(unreachable(why)),
+            Ok(Err(CallError::NotSent(why))) => Err(AskError::NotSent {
+                addr: addr.clone(),
+                why,
+            }),
+            Ok(Err(CallError::Lost(why))) => Err(unreachable(why)),
             Err(_) => Err(AskError::Deadline {
                 addr: addr.clone(),
                 deadline_ms: deadline.as_millis() as u64,

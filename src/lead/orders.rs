@@ -21,7 +21,7 @@ use crate::cluster::{
 };
 use crate::decide::handover::PASSING_MS;
 use crate::decide::rules;
-use matriarch_raft::Group;
+use matriarch_raft::{AskError, Group};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -131,6 +131,8 @@ impl Orders {
                 Ok(_) => None,
                 Err(why) => Some(unknown(&why)),
             },
+            // It was killed, say: another one leads soon.
+            Err(AskError::NotSent { .. }) => None,
             Err(why) => Some(unknown(&why)),
         }
     }

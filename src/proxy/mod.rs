@@ -56,6 +56,9 @@
 //! (a pager that stands open, a COPY that waits for a lock). Keepalives find a peer that is gone; for a server that is
 //! gone the epoch moves.
 //!
+//! **A panic ends the process** in a release build, with every session in it, and the daemon starts another: the lints of the
+//! workspace keep our own code from it, and what clients send goes through parsers that are tested with garbage.
+//!
 //! **Caveats.** The server sees the proxy's address as the client's: pg_hba.conf has to admit the nodes. A request to
 //! cancel whose key is not known here (the session goes through another node's proxy, or is encrypted) is shown to every
 //! server; one that does not know the key ignores it.

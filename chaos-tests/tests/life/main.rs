@@ -61,7 +61,7 @@ impl Crowd {
             writer: Writer::start(herd),
             pinned: Pinned::start_all(herd),
         };
-        crowd.writer.await_flow(herd, FLOW, 20).await;
+        crowd.writer.await_flow(herd, FLOW, FAILOVER_S).await;
         crowd
     }
 
