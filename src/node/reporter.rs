@@ -113,7 +113,8 @@ impl Reporter {
             // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
             let next = self.group.beat(interval);
-            if self.tenancy.may_report(now) && asked.len() < UNANSWERED {
+            let full = asked.len() >= UNANSWERED;
+            if self.tenancy.may_report(now) && !full {
                 asked.spawn(self.clone().ask(id, own, now));
             }
             let pause = tokio::time::sleep_until(next);
@@ -127,7 +128,8 @@ impl Reporter {
                         Err(_) => return,
                     },
                     Ok(()) = self.gate.changed() => break,
-                    Some(_) = asked.join_next() => {}
+                    // What had no room is owed: it may have been urgent.
+                    Some(_) = asked.join_next() => if full { break },
                 }
             }
         }
