@@ -355,6 +355,11 @@ async fn a_life() {
     let begun = a.session.probe().await.unwrap().location.unwrap();
     a.until("load", |probe| probe.location > Some(Lsn(begun.0 + (20 << 20))))
         .await;
+    // What the standby will never see: a fast one would have everything otherwise, and nothing would be left to rewind.
+    let sender = a.sql("SELECT pid FROM pg_stat_replication").await;
+    kill(Pid::from_raw(sender.parse().unwrap()), Signal::SIGSTOP).unwrap();
+    a.sql("CREATE TABLE only_a AS SELECT generate_series(1, 20000)")
+        .await;
     let hint = a.session.probe().await.unwrap().location;
     a.crash();
     load.await.unwrap();
