@@ -20,4 +20,5 @@ pub mod sys;
 mod systemd;
 mod tls_client;
 mod tls_pinned;
+mod tls_signatures;
 pub mod vip;

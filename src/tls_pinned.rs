@@ -4,11 +4,13 @@
 //! it as the authority. OpenSSL believes it then; rustls refuses every certificate that may sign others. It was trusted by
 //! hand, and signs its own handshake like any other, so only its time and, of a server, its name are left to be judged.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use crate::tls_signatures::signatures_by_provider;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DistinguishedName, Error};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -17,12 +19,21 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 #[derive(Debug)]
 pub(crate) struct Pinned<V: ?Sized> {
     pins: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
     inner: Arc<V>,
 }
 
 impl<V: ?Sized> Pinned<V> {
-    pub(crate) fn new(pins: Vec<CertificateDer<'static>>, inner: Arc<V>) -> Self {
-        Self { pins, inner }
+    pub(crate) fn new(
+        pins: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+        inner: Arc<V>,
+    ) -> Self {
+        Self {
+            pins,
+            provider,
+            inner,
+        }
     }
 
     fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
@@ -44,33 +55,6 @@ fn timely(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> 
         return Err(CertificateError::Expired.into());
     }
     Ok(())
-}
-
-/// The handshake's signature is the library's to judge, on both sides.
-macro_rules! signatures_by_inner {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            self.inner.verify_tls12_signature(message, cert, dss)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            self.inner.verify_tls13_signature(message, cert, dss)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.inner.supported_verify_schemes()
-        }
-    };
 }
 
 impl ClientCertVerifier for Pinned<dyn ClientCertVerifier> {
@@ -98,7 +82,7 @@ impl ClientCertVerifier for Pinned<dyn ClientCertVerifier> {
         self.inner.verify_client_cert(end_entity, intermediates, now)
     }
 
-    signatures_by_inner!();
+    signatures_by_provider!();
 }
 
 impl ServerCertVerifier for Pinned<dyn ServerCertVerifier> {
@@ -119,7 +103,7 @@ impl ServerCertVerifier for Pinned<dyn ServerCertVerifier> {
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    signatures_by_inner!();
+    signatures_by_provider!();
 }
 
 #[cfg(test)]
@@ -161,9 +145,9 @@ mod tests {
         let (early, late) = (certificate([2090, 2100]), certificate([2000, 2001]));
         let pins = vec![pin.clone(), early.clone(), late.clone()];
         let (roots, provider) = trusted(&pins);
-        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider);
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
         let inner: Arc<dyn ServerCertVerifier> = inner.build().unwrap();
-        let pinned = Pinned::new(pins, inner.clone());
+        let pinned = Pinned::new(pins, provider, inner.clone());
         let ask = |by: &dyn ServerCertVerifier, one: &CertificateDer<'_>, name: &str| {
             let name = ServerName::try_from(name.to_owned()).unwrap();
             by.verify_server_cert(one, &[], &name, &[], now()).map(|_| ())
@@ -187,9 +171,9 @@ mod tests {
         let (early, late) = (certificate([2090, 2100]), certificate([2000, 2001]));
         let pins = vec![pin.clone(), early.clone(), late.clone()];
         let (roots, provider) = trusted(&pins);
-        let inner = WebPkiClientVerifier::builder_with_provider(roots, provider);
+        let inner = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
         let inner: Arc<dyn ClientCertVerifier> = inner.build().unwrap();
-        let pinned = Pinned::new(pins, inner.clone());
+        let pinned = Pinned::new(pins, provider, inner.clone());
         let ask = |by: &dyn ClientCertVerifier, one: &CertificateDer<'_>| {
             by.verify_client_cert(one, &[], now()).map(|_| ())
         };

@@ -97,7 +97,7 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
             let mut roots = RootCertStore::empty();
             let authorities = certificates("cafile", cafile)?;
             roots.add_parsable_certificates(authorities.clone());
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
             let verifier = if asked == VerifyClient::Optional {
                 verifier.allow_unauthenticated()
             } else {
@@ -106,7 +106,7 @@ pub(super) fn tls(options: &TlsOptions) -> Result<Tls, TlsError> {
             let verifier = verifier
                 .build()
                 .map_err(|e| bad("cafile", cafile, "certificate", &e.to_string()))?;
-            builder.with_client_cert_verifier(Arc::new(Pinned::new(authorities, verifier)))
+            builder.with_client_cert_verifier(Arc::new(Pinned::new(authorities, provider, verifier)))
         }
     };
     let serial = chain.first().map(serial).unwrap_or_default();
