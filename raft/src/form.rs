@@ -286,6 +286,7 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
     let network = Network {
         pools: node.pools.clone(),
         append: Duration::from_millis(settings.election_max_ms * 2).max(Duration::from_secs(1)),
+        heartbeat: Duration::from_millis(settings.heartbeat_ms),
     };
     let state = {
         let store = store.clone();
@@ -299,7 +300,9 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
 
 pub(crate) fn config(heartbeat_ms: u64, min_ms: u64, max_ms: u64) -> Config {
     Config {
-        heartbeat_interval: heartbeat_ms,
+        // openraft's limit for one heartbeat's answer; ours is the next heartbeat (`Network::heartbeat`). tokio would look at a
+        // timer as short as that once more before it is taken back. Still below `election_min`, with a tick of 13/64.
+        heartbeat_interval: heartbeat_ms * 12 / 5,
         election_timeout_min: min_ms,
         election_timeout_max: max_ms,
         // A node back from a pause or a partition must not depose a healthy leader.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::{LinearizerOption, ReadPolicy};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::errors::{AskError, NotLeading, ProposeError, StartError};
 use crate::machine::{Inbox, Machine, Peer};
@@ -59,6 +59,7 @@ impl Group {
     /// ReadIndex: a quorum acknowledged this node's leadership after the call began, and everything committed before
     /// is applied here.
     pub async fn confirm(&self) -> Result<(), NotLeading> {
+        let _hurry = self.node.beats.hurry();
         self.confirm_by(ReadPolicy::ReadIndex).await
     }
 
@@ -78,14 +79,34 @@ impl Group {
         }
     }
 
-    /// The next whole multiple of this period in this member's life. Its own heartbeats and looks at acknowledgements
-    /// wait for such moments too, so that loops of the same period cost one wake-up together.
-    pub fn beat(&self, period: Duration) -> Instant {
-        self.node.beat(period)
+    /// Waits for the next whole multiple of this period in this member's life, or rather for the heartbeat next to it, sent
+    /// or heard: what is done then costs no wake-up.
+    pub async fn beat(&self, period: Duration) {
+        self.node.beats.next(period).await;
     }
 
     /// Sends a message beside the log to the peer's `Inbox`.
     pub async fn ask(&self, id: u64, message: Vec<u8>, deadline: Duration) -> Result<Vec<u8>, AskError> {
+        self.send(id, message, deadline, false).await
+    }
+
+    /// The same where the answer may wait for the next heartbeat.
+    pub async fn ask_at_leisure(
+        &self,
+        id: u64,
+        message: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, AskError> {
+        self.send(id, message, deadline, true).await
+    }
+
+    async fn send(
+        &self,
+        id: u64,
+        message: Vec<u8>,
+        deadline: Duration,
+        leisure: bool,
+    ) -> Result<Vec<u8>, AskError> {
         let addr = self.addr_of(id).ok_or(AskError::NoSuchPeer(id))?;
         let pool = self.node.pools.pool(&addr, id, Lane::Message);
         let unreachable = |why: String| AskError::Unreachable {
@@ -93,7 +114,14 @@ impl Group {
             why,
         };
         // The outer deadline is the one that fires, and closes the connection with the call.
-        match timeout(deadline, pool.call(&Request::Message(message), deadline * 2)).await {
+        let request = Request::Message(message);
+        let answer = async {
+            match leisure {
+                true => pool.call_at_leisure(&request, deadline * 2).await,
+                false => pool.call(&request, deadline * 2).await,
+            }
+        };
+        match timeout(deadline, answer).await {
             Ok(Ok(Response::Message(answer))) => Ok(answer),
             Ok(Ok(Response::Refused(why) | Response::Removed(why))) => Err(unreachable(why)),
             Ok(Ok(other)) => Err(unreachable(format!("it answered something else: {other:?}"))),

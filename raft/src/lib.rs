@@ -30,6 +30,7 @@
 //! - openraft logs a line per missed heartbeat and about a hundred per second while nobody leads: filter it, see
 //!   [`LOG_FILTER`]. What an operator needs to know is logged here.
 
+mod beats;
 mod courier;
 mod errors;
 mod farewell;
@@ -37,6 +38,7 @@ mod form;
 mod group;
 mod join;
 mod machine;
+mod metronome;
 #[cfg(test)]
 mod model;
 mod net;
@@ -59,6 +61,7 @@ pub use courier::Courier;
 pub use errors::{AskError, NotLeading, ProposeError, StartError};
 pub use group::Group;
 pub use machine::{Halt, Inbox, Machine, Peer};
+pub use metronome::Metronome;
 pub use recover::{Recovered, recover};
 pub use settings::{Settings, TlsFiles};
 pub use status::{Lead, Status};

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 use matriarch_storage::Log;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
+use crate::beats::Beats;
 use crate::farewell::{self, Expelled};
 use crate::machine::{Inbox, Peer};
 use crate::net::auth::Credentials;
@@ -50,8 +50,8 @@ pub(crate) struct Node {
     pub(crate) expelled: Arc<Expelled>,
     /// When a leader last spoke to this node and was accepted.
     heard: Mutex<Option<Instant>>,
-    /// From where beats are counted.
-    born: Instant,
+    /// What is done regularly waits for these.
+    pub(crate) beats: Arc<Beats>,
     pub(crate) store: Mutex<Option<Arc<dyn Log>>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -70,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) fatal: Arc<OnceLock<String>>,
     pub(crate) expelled: Arc<Expelled>,
     pub(crate) store: Arc<dyn Log>,
+    pub(crate) beats: Arc<Beats>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,7 +97,7 @@ impl Node {
             fatal: parts.fatal,
             expelled: parts.expelled,
             heard: Mutex::default(),
-            born: Instant::now(),
+            beats: parts.beats,
             store: Mutex::new(Some(parts.store)),
             tasks: Mutex::default(),
         }
@@ -147,19 +148,12 @@ impl Node {
     /// An accepted leader spoke, and openraft was told no earlier than at this instant.
     pub(crate) fn heard(&self, at: Instant) {
         *lock(&self.heard) = Some(at);
+        self.beats.strike();
     }
 
     /// When a leader last spoke to this node and was accepted.
     pub(crate) fn heard_at(&self) -> Option<Instant> {
         *lock(&self.heard)
-    }
-
-    /// The next whole multiple of this period: what waits for the same beat costs one wake-up together.
-    pub(crate) fn beat(&self, period: Duration) -> Instant {
-        let now = Instant::now();
-        let lived = now.saturating_duration_since(self.born).as_nanos();
-        let rest = lived.checked_rem(period.as_nanos()).unwrap_or(0);
-        now + period.saturating_sub(Duration::from_nanos(u64::try_from(rest).unwrap_or(0)))
     }
 
     /// Remembers a proven peer's name.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::{RecvError, WatchReceiver};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::{Instant, ServerState};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::machine::Peer;
 use crate::node::Node;
@@ -60,11 +60,17 @@ pub(crate) async fn observe(node: Arc<Node>) {
                 return stopped(&node, raft);
             },
             changed = async {
-                changes.changed().await?;
                 if !pace.is_zero() {
-                    sleep_until(node.beat(pace)).await;
+                    node.beats.next(pace).await;
+                    return changes.changed().await;
                 }
-                Ok::<_, RecvError>(())
+                // A follower hears of every heartbeat, which says nothing; to a leader each is an acknowledgement.
+                loop {
+                    changes.changed().await?;
+                    if now.state == ServerState::Leader || is_news(&now, &changes.borrow_watched()) {
+                        return Ok::<_, RecvError>(());
+                    }
+                }
             } => if changed.is_err() {
                 return stopped(&node, raft);
             },
@@ -72,6 +78,24 @@ pub(crate) async fn observe(node: Arc<Node>) {
             () = sleep(wake) => {}
         }
     }
+}
+
+/// Whether anything differs that `Status` shows of a member that does not lead.
+fn is_news(old: &RaftMetrics<TypeConfig>, new: &RaftMetrics<TypeConfig>) -> bool {
+    let shown = |metrics: &RaftMetrics<TypeConfig>| {
+        (
+            metrics.state,
+            metrics.current_term,
+            metrics.current_leader,
+            metrics.last_log_index,
+            metrics.last_applied,
+            metrics.running_state.is_ok(),
+        )
+    };
+    shown(old) != shown(new)
+        || old.vote != new.vote
+        || old.membership_config != new.membership_config
+        || old.committed_membership_config != new.committed_membership_config
 }
 
 /// openraft's core is gone.

@@ -10,6 +10,7 @@ use matriarch_storage::{Log, Meta, Options, Store};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::beats::Beats;
 use crate::errors::StartError;
 use crate::form;
 use crate::machine::{Inbox, Machine};
@@ -109,7 +110,8 @@ pub(crate) fn assemble(
             changed.notify_one();
         })
     };
-    let pools = Arc::new(Pools::new(Dialer {
+    let beats = Arc::new(Beats::new(Duration::from_millis(settings.heartbeat_ms)));
+    let dialer = Dialer {
         credentials: credentials.clone(),
         identity: identity.clone(),
         connect: CONNECT.min(Duration::from_millis(settings.election_min_ms) / 2),
@@ -118,7 +120,8 @@ pub(crate) fn assemble(
         throttle: Throttle::default(),
         #[cfg(test)]
         wire: OnceLock::new(),
-    }));
+    };
+    let pools = Arc::new(Pools::new(dialer, beats.clone()));
     let mut founders = settings.partners.clone();
     if !settings.self_addr.is_empty() {
         founders.push(settings.self_addr.clone());
@@ -144,6 +147,7 @@ pub(crate) fn assemble(
         fatal,
         expelled,
         store,
+        beats,
     })
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 
 /// How long a name stays with the address that used it last, at least; a lease that may still run keeps it longer.
 const SAME_NAME_MS: u64 = 2_000;
-/// A calm leader judges again this much later, milliseconds.
-pub const CALM_MS: u64 = 100;
+/// A calm leader judges again within this, milliseconds.
+const CALM_MS: u64 = 150;
 
 /// The reports and the leader's memory.
 #[derive(Default)]
@@ -140,8 +140,10 @@ pub struct Judgement {
     pub vote: Vote,
     /// The holder's epoch is over and nothing is decided yet: the standbys' newest positions are wanted.
     pub wants_news: bool,
-    /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than [`CALM_MS`].
+    /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than 150 ms.
     pub calm: bool,
+    /// Until the next member has been silent for so long that it means something, milliseconds.
+    pub silent_in_ms: Option<u64>,
 }
 
 impl Desk {
@@ -339,8 +341,9 @@ impl Desk {
         let candidates = state.members.keys().map(judged).collect();
         // The shortest silence that means anything is two intervals long.
         let patience = agreed.settings.report_interval_ms.saturating_mul(2);
-        let on_time = |heard: &Heard| now.since(heard.at) + CALM_MS < patience;
-        let calm = rule == "healthy" && inner.heard.values().all(on_time);
+        let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
+        let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);
+        let silent_in_ms = inner.heard.values().map(left).filter(|left| *left > 0).min();
         let standing = Standing {
             rule: rule.to_owned(),
             reason,
@@ -358,6 +361,7 @@ impl Desk {
             vote,
             wants_news,
             calm,
+            silent_in_ms,
         })
     }
 

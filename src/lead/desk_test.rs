@@ -101,6 +101,33 @@ impl Office {
     }
 }
 
+/// Two report intervals of 200 ms are the shortest silence that means anything.
+#[test]
+fn the_leader_is_calm_only_as_long_as_nobody_is_about_to_be_silent_too_long() {
+    let mut office = Office::open();
+    assert_eq!(office.rule(), "healthy");
+    let pause = |office: &Office| {
+        let judgement = office.judge().unwrap();
+        (judgement.calm, judgement.silent_in_ms)
+    };
+    assert_eq!(pause(&office), (true, Some(400)));
+    office.pass(249);
+    assert_eq!(pause(&office), (true, Some(151)));
+    office.pass(1);
+    assert_eq!(pause(&office), (false, Some(150)));
+    office.hear("a", |_| {});
+    office.hear("b", |_| {});
+    assert_eq!(pause(&office), (false, Some(150)), "c is the last");
+    office.pass(150);
+    assert_eq!(
+        pause(&office).1,
+        Some(250),
+        "what is silent already is judged as ever"
+    );
+    office.hear("c", |_| {});
+    assert_eq!(pause(&office), (true, Some(250)));
+}
+
 #[test]
 fn a_lease_is_for_the_holder_of_the_present_epoch_only() {
     let mut office = Office::open();

@@ -212,8 +212,12 @@ async fn take_vote(group: &Group, gone: &Peer) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::peers_test::{self, PATIENCE};
     use super::*;
     use crate::decide::script::World;
+    use std::future::Future;
+    use std::pin::Pin;
+    use tokio::time::timeout;
 
     fn votes(voters: &[(u64, bool)], learners: usize) -> Votes {
         Votes {
@@ -307,5 +311,26 @@ mod tests {
         assert!(refusal(&state, "c", 3, |_| false).is_some_and(|why| why.contains("let in since")));
         assert_eq!(refusal(&state, "c", 0, |_| false), None, "it asks to join");
         assert_eq!(refusal(&state, "c", 9, |_| false), None, "it has joined");
+    }
+
+    /// The state's sender goes with the group's machine: whoever waits for the next state has to notice that there is none.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn seeing_off_ends_with_the_group() {
+        let (node, _) = peers_test::group(1, || Arc::new(Nobody)).await.remove(0);
+        let mut seeing_off = tokio::spawn(see_off(node.group.clone(), node.states.clone()));
+        let early = timeout(2 * LOOK_EVERY, &mut seeing_off).await;
+        assert!(early.is_err(), "it ended although the group lives");
+        timeout(PATIENCE, node.group.close()).await.expect("it closes");
+        let end = timeout(PATIENCE, seeing_off).await;
+        end.expect("it goes on without a group").unwrap();
+    }
+
+    /// Who is alone has no mail.
+    struct Nobody;
+
+    impl matriarch_raft::Inbox for Nobody {
+        fn handle(&self, _: Peer, _: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+            Box::pin(std::future::ready(Vec::new()))
+        }
     }
 }

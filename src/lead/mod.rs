@@ -20,6 +20,8 @@ pub mod inbox;
 mod membership;
 mod orders;
 mod outcome;
+#[cfg(test)]
+mod peers_test;
 mod run;
 mod said;
 

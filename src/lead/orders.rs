@@ -257,3 +257,7 @@ impl Ground {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "orders_test.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
 
-use super::desk::{Agreed, CALM_MS, Desk, Judgement};
+use super::desk::{Agreed, Desk, Judgement};
 use super::said::Said;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 /// How often the view is judged although nothing was heard: silence is news too.
 const TICK: Duration = Duration::from_millis(50);
-/// The same while nothing is wrong and nobody is late.
-const CALM: Duration = Duration::from_millis(CALM_MS);
+/// The same while nothing is wrong and nobody is late: with every other heartbeat, which is at most half a period late.
+const CALM: Duration = Duration::from_millis(100);
 /// What refused a proposal has been applied here by then.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 /// The same while another node leads: only a change of leadership is awaited, and that raises the alarm itself.
@@ -41,15 +41,20 @@ pub async fn run(
     let mut poked = Moment(0);
     let mut stuck_since: Option<Moment> = None;
     let mut turn = 0_usize;
-    let mut calm = false;
+    let mut next = Some(TICK);
     loop {
-        // Timing out is the normal case: the tick.
-        let tick = match status.borrow().lead.is_some() {
-            true if calm => CALM,
-            true => TICK,
-            false => REST,
+        let leads = status.borrow().lead.is_some();
+        let tick = async {
+            match next {
+                Some(next) if leads => tokio::time::sleep(next).await,
+                _ if leads => group.beat(CALM).await,
+                _ => group.beat(REST).await,
+            }
         };
-        let _ = tokio::time::timeout_at(group.beat(tick), desk.news()).await;
+        tokio::select! {
+            () = desk.news() => {}
+            () = tick => {}
+        }
         let vote = status.borrow().lead.map(|lead| Vote {
             term: lead.term,
             node: lead.node,
@@ -64,7 +69,17 @@ pub async fn run(
             voters,
         };
         let judgement = desk.judge(&agreed, clock::now(), clock::wall_ms());
-        calm = judgement.as_ref().is_some_and(|judgement| judgement.calm);
+        // Not with a heartbeat: a silence that begins to mean something is judged at once.
+        next = match &judgement {
+            Some(judgement) if judgement.calm => None,
+            Some(judgement) => Some(
+                judgement
+                    .silent_in_ms
+                    .map_or(TICK, Duration::from_millis)
+                    .min(TICK),
+            ),
+            None => Some(TICK),
+        };
         let Some(judgement) = judgement else {
             continue;
         };

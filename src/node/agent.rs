@@ -6,7 +6,7 @@ use super::data::Holdings;
 use super::fitness::Fitness;
 use super::gap::Gap;
 use super::hands::{Hands, Wanted};
-use super::job::{Done, Job};
+use super::job::{Job, finished};
 use super::ledger::{Ledger, LedgerError};
 use super::lines::Lines;
 use super::lookout::Lookout;
@@ -27,14 +27,14 @@ use crate::decide::duty::{Duty, Process};
 use crate::decide::spared::Spared;
 use crate::guard::{GuardState, Signal};
 use crate::vip::Hold;
-use matriarch_raft::Group;
+use matriarch_raft::{Group, Metronome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// The guard passes at least every 100 ms while anything is armed.
 const GUARD_STILL_MS: u64 = 600;
 /// PostgreSQL gets this long to end its children when it is stopped past its guard.
@@ -270,6 +270,7 @@ impl Agent {
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), AgentError> {
         let (publish, mut probed) = watch::channel(Probed::default());
+        let tick = Arc::new(Notify::new());
         let (_never, quiet) = watch::channel(GuardState::default());
         let mut guard = self
             .parts
@@ -283,6 +284,7 @@ impl Agent {
                 seen,
                 poke,
                 self.parts.settings.clone(),
+                tick.clone(),
                 publish,
             ))
         });
@@ -292,18 +294,28 @@ impl Agent {
         let mut renewal = self.parts.renewal.watch();
         let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
+        let mut metronome = Metronome::new(TICK);
+        let (mut spared, mut asked_at) = (false, Moment(0));
         loop {
-            self.guard = guard.borrow_and_update().clone();
-            self.probed = probed.borrow_and_update().clone();
-            state.mark_unchanged();
-            word.mark_unchanged();
-            knocked.mark_unchanged();
-            self.pass()?;
+            if !std::mem::take(&mut spared) {
+                self.guard = guard.borrow_and_update().clone();
+                self.probed = probed.borrow_and_update().clone();
+                state.mark_unchanged();
+                word.mark_unchanged();
+                knocked.mark_unchanged();
+                self.pass()?;
+            }
             if self.leaving && self.may_go(&mut gone_at) {
                 break;
             }
             tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
+                () = metronome.tick() => {
+                    tick.notify_one();
+                    // What is asked now is answered in a moment, and that is a pass: but for one tick, if it is not.
+                    let asks = self.probed.is_due(clock::now(), self.parts.settings.borrow().report_interval_ms);
+                    spared = asks && asked_at != self.probed.asked_at;
+                    asked_at = self.probed.asked_at;
+                }
                 Ok(()) = guard.changed() => {}
                 Ok(()) = probed.changed() => {}
                 Ok(()) = state.changed() => {}
@@ -490,15 +502,5 @@ impl Agent {
             self.parts.ledger.change(|facts| facts.system_id = Some(agreed))?;
         }
         Ok(())
-    }
-}
-
-/// Resolves with the job's result; never without a job.
-async fn finished(job: &mut Option<Job>) -> Done {
-    match job {
-        Some(job) => (&mut job.task)
-            .await
-            .unwrap_or_else(|why| Done::Failed(why.to_string())),
-        None => std::future::pending().await,
     }
 }

@@ -14,7 +14,7 @@
 
 use super::agent::Agent;
 use super::hands::Hands;
-use super::job::Purpose;
+use super::job::{Job, Purpose};
 use super::jobs;
 use crate::cluster::{Epoch, Moment, State};
 use crate::decide::duty::Duty;
@@ -44,7 +44,7 @@ impl Agent {
             if self.farewell.is_none() && self.may_try("checkpoint", now) {
                 tracing::info!("a {} to {} begins: writing a checkpoint", asked.word(), begun.to);
                 let (hands, to) = (hands.clone(), begun.to.clone());
-                self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| {
+                self.farewell = Some(Job::spawn(Purpose::Prepare(epoch), |_| {
                     jobs::prepare(hands, Some(to))
                 }));
             }
@@ -57,8 +57,6 @@ impl Agent {
         self.finish_in_pause();
         self.callbacks_expect_stop(false);
         let drains = self.parts.config.proxy.is_some();
-        self.job = Some(jobs::spawn(Purpose::Stop, |_| {
-            jobs::yield_up(hands, drains, STOP)
-        }));
+        self.job = Some(Job::spawn(Purpose::Stop, |_| jobs::yield_up(hands, drains, STOP)));
     }
 }

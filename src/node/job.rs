@@ -2,6 +2,7 @@
 
 use crate::cluster::{Epoch, Incarnation, Promise, Synced, WalEnd};
 use crate::postgres::DataDir;
+use std::future::Future;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -89,12 +90,36 @@ pub struct Job {
     pub purpose: Purpose,
     /// How far it is, for people.
     pub progress: watch::Receiver<Option<String>>,
-    /// The task.
-    pub task: JoinHandle<Done>,
+    task: JoinHandle<Done>,
+}
+
+impl Job {
+    /// Starts a job.
+    pub fn spawn<F>(purpose: Purpose, work: impl FnOnce(watch::Sender<Option<String>>) -> F) -> Self
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        let (sender, progress) = watch::channel(None);
+        Self {
+            purpose,
+            progress,
+            task: tokio::spawn(work(sender)),
+        }
+    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Resolves with the job's result; never without a job.
+pub async fn finished(job: &mut Option<Job>) -> Done {
+    match job {
+        Some(job) => (&mut job.task)
+            .await
+            .unwrap_or_else(|why| Done::Failed(why.to_string())),
+        None => std::future::pending().await,
     }
 }

@@ -1,7 +1,7 @@
 //! The jobs themselves: straight sequences of acts on PostgreSQL, each with its deadline and its clean-up.
 
 use super::hands::{Hands, Wanted};
-use super::job::{Done, Job, Purpose};
+use super::job::Done;
 use super::slots::SlotWork;
 use crate::clock;
 use crate::cluster::{Endpoint, Epoch, Incarnation, MemberName, Moment, Promise, Settings, Synced, Timeline};
@@ -22,19 +22,6 @@ const SLOT_ATTEMPTS: u32 = 20;
 const SLOT_PAUSE: Duration = Duration::from_millis(100);
 /// How long PostgreSQL gets to end its children by itself before everything is killed.
 const IMMEDIATE: Duration = Duration::from_millis(100);
-
-/// Starts a job.
-pub fn spawn<F>(purpose: Purpose, work: impl FnOnce(watch::Sender<Option<String>>) -> F) -> Job
-where
-    F: Future<Output = Done> + Send + 'static,
-{
-    let (sender, progress) = watch::channel(None);
-    Job {
-        purpose,
-        progress,
-        task: tokio::spawn(work(sender)),
-    }
-}
 
 fn good(result: Result<(), String>) -> Done {
     match result {

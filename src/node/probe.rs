@@ -1,11 +1,17 @@
 //! Asks the local PostgreSQL how it is, at every interval and when poked, without ever holding up the node loop.
+//!
+//! The interval ends with a tick of the node loop: a timer of its own would wake a node at rest once more.
 
+use super::agent::TICK;
 use crate::clock;
 use crate::cluster::{Moment, Settings};
 use crate::postgres::{Probe, Session};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+/// A server that is starting is asked often: its first answer is what clients wait for.
+const STARTING: Duration = Duration::from_millis(20);
 
 /// What the last probe of a postmaster said.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +24,18 @@ pub struct Probed {
     pub failing_since: Option<Moment>,
     /// When `probe` was obtained.
     pub at: Moment,
+    /// When the last answer was asked for, had or not.
+    pub asked_at: Moment,
+}
+
+impl Probed {
+    /// Whether a server that answers is to be asked again with this tick; half a tick early is on time.
+    pub fn is_due(&self, now: Moment, interval_ms: u64) -> bool {
+        let half_a_tick = TICK.as_millis() as u64 / 2;
+        self.postmaster.is_some()
+            && self.failing_since.is_none()
+            && now.since(self.asked_at) + half_a_tick >= interval_ms
+    }
 }
 
 /// Probes whatever postmaster `postmaster` names, until its sender is gone.
@@ -26,6 +44,7 @@ pub async fn run(
     mut postmaster: watch::Receiver<Option<i32>>,
     mut poke: watch::Receiver<u64>,
     settings: watch::Receiver<Arc<Settings>>,
+    tick: Arc<Notify>,
     publish: watch::Sender<Probed>,
 ) {
     loop {
@@ -41,6 +60,7 @@ pub async fn run(
             }
             continue;
         }
+        let asked_at = clock::now();
         let next = match session.probe().await {
             Ok(probe) => {
                 let probe = Some(Arc::new(probe));
@@ -49,6 +69,7 @@ pub async fn run(
                     probe,
                     failing_since: None,
                     at: clock::now(),
+                    asked_at,
                 }
             }
             Err(why) => {
@@ -60,19 +81,26 @@ pub async fn run(
                     probe,
                     failing_since: Some(since),
                     at: before.at,
+                    asked_at,
                 }
             }
         };
         let answered = next.failing_since.is_none();
         publish.send_replace(next);
-        // A server that is starting is asked often: its first answer is what clients wait for.
-        let interval = if answered {
-            settings.borrow().report_interval_ms
-        } else {
-            20
+        let pause = async {
+            if !answered {
+                return tokio::time::sleep(STARTING).await;
+            }
+            loop {
+                tick.notified().await;
+                let interval_ms = settings.borrow().report_interval_ms;
+                if publish.borrow().is_due(clock::now(), interval_ms) {
+                    return;
+                }
+            }
         };
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(interval)) => {}
+            () = pause => {}
             changed = postmaster.changed() => if changed.is_err() { return },
             changed = poke.changed() => if changed.is_err() { return },
         }

@@ -113,16 +113,15 @@ impl Reporter {
             // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
             let next = self.group.beat(interval);
+            tokio::pin!(next);
             let full = asked.len() >= UNANSWERED;
             if self.tenancy.may_report(now) && !full {
                 asked.spawn(self.clone().ask(id, own, now));
             }
-            let pause = tokio::time::sleep_until(next);
-            tokio::pin!(pause);
             // An answer may wait for a heartbeat or for a node that is gone; the next report does not wait for the answer.
             loop {
                 tokio::select! {
-                    () = &mut pause => break,
+                    () = &mut next => break,
                     changed = self.urgent.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
@@ -145,7 +144,19 @@ impl Reporter {
             self.take(reply);
         } else {
             let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
-            if let Ok(bytes) = self.group.ask(id, message, ASK_DEADLINE).await
+            // Only the leader's answer says anything.
+            let leads = self
+                .group
+                .status()
+                .borrow()
+                .leader
+                .as_ref()
+                .is_some_and(|leader| leader.id == id);
+            let answer = match leads {
+                true => self.group.ask(id, message, ASK_DEADLINE).await,
+                false => self.group.ask_at_leisure(id, message, ASK_DEADLINE).await,
+            };
+            if let Ok(bytes) = answer
                 && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)
             {
                 self.take(reply);

@@ -11,7 +11,7 @@
 
 use super::agent::Agent;
 use super::hands::Hands;
-use super::job::Purpose;
+use super::job::{Job, Purpose};
 use super::jobs;
 use super::restart_request::Request;
 use crate::clock;
@@ -210,7 +210,7 @@ impl Agent {
                 let epoch = *epoch;
                 if self.prepared != Some(epoch) {
                     if self.farewell.is_none() && self.may_try("checkpoint", now) {
-                        self.farewell = Some(jobs::spawn(Purpose::Prepare(epoch), |_| {
+                        self.farewell = Some(Job::spawn(Purpose::Prepare(epoch), |_| {
                             jobs::prepare(hands, None)
                         }));
                     }
@@ -222,7 +222,7 @@ impl Agent {
                 if let Some(again) = &mut self.wishes.again {
                     again.ending = Some(epoch);
                 }
-                self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
+                self.job = Some(Job::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP)));
                 true
             }
             (Duty::Follow(_) | Duty::Stand, Process::Up(Some(Role::Replica))) if !again.begun => {
@@ -237,7 +237,7 @@ impl Agent {
                 if let Some(again) = &mut self.wishes.again {
                     again.begun = true;
                 }
-                self.job = Some(jobs::spawn(Purpose::Again, |_| {
+                self.job = Some(Job::spawn(Purpose::Again, |_| {
                     jobs::again(hands, wanted, Duration::from_secs(bound))
                 }));
                 true

@@ -3,7 +3,7 @@
 use super::agent::{Agent, AgentError};
 use super::data::{self, Holdings};
 use super::hands::{Hands, Wanted};
-use super::job::Purpose;
+use super::job::{Job, Purpose};
 use super::jobs;
 use super::ledger::Doing;
 use crate::clock;
@@ -129,13 +129,13 @@ impl Agent {
         let hands = hands.clone();
         if self.holdings.data == Data::Unknown && self.may_try("inspect", now) {
             let founding = self.parts.state.borrow().system_id.is_none();
-            self.job = Some(jobs::spawn(Purpose::Inspect, |_| jobs::inspect(hands, founding)));
+            self.job = Some(Job::spawn(Purpose::Inspect, |_| jobs::inspect(hands, founding)));
             return true;
         }
         let unread = matches!(self.holdings.data, Data::Present { end: None, .. });
         if unread && self.process() == Process::Down && self.may_try("read-end", now) {
             let hint = self.last_location;
-            self.job = Some(jobs::spawn(Purpose::ReadEnd, |_| jobs::read_end(hands, hint)));
+            self.job = Some(Job::spawn(Purpose::ReadEnd, |_| jobs::read_end(hands, hint)));
             return true;
         }
         false
@@ -177,7 +177,7 @@ impl Agent {
         tracing::warn!("stopping PostgreSQL at once: {why}");
         self.callbacks_expect_stop(false);
         self.trouble = Some(format!("was stopped because {why}"));
-        self.job = Some(jobs::spawn(Purpose::Fence, |_| jobs::fence(hands)));
+        self.job = Some(Job::spawn(Purpose::Fence, |_| jobs::fence(hands)));
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Agent {
             .running
             .and_then(|_| self.parts.settings.borrow().primary_stop_bound_s());
         let patience = bound.map_or(LEAVE, Duration::from_secs);
-        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, patience)));
+        self.job = Some(Job::spawn(Purpose::Stop, |_| jobs::stop(hands, patience)));
     }
 
     /// Ledger first, deadline second, PostgreSQL last: see the invariant in `mod.rs`.
@@ -235,24 +235,24 @@ impl Agent {
         self.job = Some(match (origin, up, timeline.zip(state.timeline())) {
             (Origin::Promotion, true, Some((target, current))) => {
                 let slots = self.slots_for(state, true, clock::now()).keep;
-                jobs::spawn(Purpose::Promote(epoch), |_| {
+                Job::spawn(Purpose::Promote(epoch), |_| {
                     jobs::promote(hands, wanted, epoch, (current, target), slots)
                 })
             }
             (Origin::Bootstrap, false, _) if guest => {
                 self.becomes_ours()?;
-                jobs::spawn(Purpose::Bootstrap(epoch), |_| jobs::adopt(hands, wanted, epoch))
+                Job::spawn(Purpose::Bootstrap(epoch), |_| jobs::adopt(hands, wanted, epoch))
             }
-            (Origin::Restart, false, _) => jobs::spawn(Purpose::Restart(epoch), |_| {
+            (Origin::Restart, false, _) => Job::spawn(Purpose::Restart(epoch), |_| {
                 jobs::restart(hands, wanted, epoch, timeout_s)
             }),
-            (Origin::Bootstrap, false, _) => jobs::spawn(Purpose::Bootstrap(epoch), |_| {
+            (Origin::Bootstrap, false, _) => Job::spawn(Purpose::Bootstrap(epoch), |_| {
                 jobs::bootstrap(hands, wanted, epoch, create)
             }),
             _ => {
                 // The server is not in the shape the epoch was given for: the epoch is spent, the leader decides anew.
                 self.trouble = Some(format!("was no match for epoch {epoch}"));
-                jobs::spawn(Purpose::Fence, |_| jobs::fence(hands))
+                Job::spawn(Purpose::Fence, |_| jobs::fence(hands))
             }
         });
         Ok(())
@@ -304,9 +304,7 @@ impl Agent {
             self.nameless |= named.is_none_or(String::is_empty);
             self.configured = Some(wanted.clone());
             self.reread = false;
-            self.job = Some(jobs::spawn(Purpose::Configure, |_| {
-                jobs::configure(hands, wanted)
-            }));
+            self.job = Some(Job::spawn(Purpose::Configure, |_| jobs::configure(hands, wanted)));
             return;
         }
         self.prove(&hands, epoch, state, now);
@@ -314,7 +312,7 @@ impl Agent {
         let checkpoint = self.checkpointed != Some(epoch);
         if checkpoint || work.is_some() {
             let work = work.unwrap_or_default();
-            self.job = Some(jobs::spawn(Purpose::Chores, |_| {
+            self.job = Some(Job::spawn(Purpose::Chores, |_| {
                 jobs::chores(hands, checkpoint, work)
             }));
         }
@@ -335,7 +333,7 @@ impl Agent {
             Process::Down if self.may_try("start", now) => {
                 self.parts.tenancy.stand_down();
                 self.configured = Some(wanted.clone());
-                self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
+                self.job = Some(Job::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
             }
             Process::Up(Some(Role::Replica))
                 if (self.configured.as_ref() != Some(&wanted) || self.reread)
@@ -343,9 +341,7 @@ impl Agent {
             {
                 self.configured = Some(wanted.clone());
                 self.reread = false;
-                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
-                    jobs::configure(hands, wanted)
-                }));
+                self.job = Some(Job::spawn(Purpose::Configure, |_| jobs::configure(hands, wanted)));
             }
             // One that is not consistent yet answers nobody, and may need log of this primary's to become so.
             Process::Up(None)
@@ -354,17 +350,17 @@ impl Agent {
                     && self.may_try("configure", now) =>
             {
                 self.configured = Some(wanted.clone());
-                self.job = Some(jobs::spawn(Purpose::Configure, |_| {
+                self.job = Some(Job::spawn(Purpose::Configure, |_| {
                     jobs::configure_unheard(hands, wanted)
                 }));
             }
             Process::Up(Some(Role::Replica)) if self.is_replay_paused() && self.may_try("raise", now) => {
                 self.retry_at.insert("raise", now.plus(RAISE_EVERY_MS));
-                self.job = Some(jobs::spawn(Purpose::Raise, |_| jobs::raise(hands, wanted)));
+                self.job = Some(Job::spawn(Purpose::Raise, |_| jobs::raise(hands, wanted)));
             }
             Process::Up(Some(Role::Replica)) if self.may_try("tidy", now) => {
                 if let Some(work) = self.standby_slots(state, now) {
-                    self.job = Some(jobs::spawn(Purpose::Tidy, |_| jobs::tidy(hands, work)));
+                    self.job = Some(Job::spawn(Purpose::Tidy, |_| jobs::tidy(hands, work)));
                 }
             }
             _ => {}
@@ -396,7 +392,7 @@ impl Agent {
         let wanted = self.wanted(state, endpoint.as_ref());
         self.parts.tenancy.stand_down();
         self.configured = Some(wanted.clone());
-        self.job = Some(jobs::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
+        self.job = Some(Job::spawn(Purpose::Standby, |_| jobs::standby(hands, wanted)));
     }
 
     /// A running server is stopped cleanly first; then where its log ends is read from disk, and judged again.
@@ -407,7 +403,7 @@ impl Agent {
         let hands = hands.clone();
         self.callbacks_expect_stop(false);
         self.holdings.set_end(None);
-        self.job = Some(jobs::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP_STANDBY)));
+        self.job = Some(Job::spawn(Purpose::Stop, |_| jobs::stop(hands, STOP_STANDBY)));
         true
     }
 
@@ -435,7 +431,7 @@ impl Agent {
         self.promise = None;
         data::begin_anew(&mut self.parts.ledger, Doing::Rewind, jobs::new_incarnation())?;
         self.rewound = self.holdings.end;
-        self.job = Some(jobs::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
+        self.job = Some(Job::spawn(Purpose::Rewind, |_| jobs::rewind(hands, endpoint)));
         Ok(())
     }
 
@@ -463,7 +459,7 @@ impl Agent {
         let copy = jobs::new_incarnation();
         self.promise = None;
         data::begin_anew(&mut self.parts.ledger, Doing::Clone, copy)?;
-        self.job = Some(jobs::spawn(Purpose::Clone, |progress| {
+        self.job = Some(Job::spawn(Purpose::Clone, |progress| {
             jobs::clone(hands, endpoint, copy, progress)
         }));
         Ok(())

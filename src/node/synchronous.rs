@@ -2,7 +2,7 @@
 
 use super::agent::{Agent, AgentError};
 use super::hands::{Hands, Wanted};
-use super::job::Purpose;
+use super::job::{Job, Purpose};
 use super::jobs;
 use crate::cluster::{Endpoint, Epoch, MemberName, Moment, Origin, Quorum, State, SyncMode, Synced};
 use crate::decide::duty::Process;
@@ -70,7 +70,7 @@ impl Agent {
         self.configured = None;
         let wanted = self.wanted(state, None);
         let running = matches!(self.process(), Process::Up(_));
-        self.job = Some(jobs::spawn(Purpose::Promise(epoch), |_| {
+        self.job = Some(Job::spawn(Purpose::Promise(epoch), |_| {
             jobs::promise(hands, wanted, epoch, running)
         }));
         Ok(())
@@ -103,7 +103,7 @@ impl Agent {
             first: self.nameless,
         };
         let hands = hands.clone();
-        self.proof = Some(jobs::spawn(purpose, |_| jobs::prove(hands, proof, owed)));
+        self.proof = Some(Job::spawn(purpose, |_| jobs::prove(hands, proof, owed)));
     }
 
     /// Draws the consequences of a proof.

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use crate::net::socket::Frames;
 use crate::net::socket::Socket;
+use crate::net::tcp::Tcp;
 use crate::net::tls::{Tls, names_of, server_name};
 use crate::types::{Identity, node_id, random};
 use crate::wire::envelope::{Sealed, open, seal};
@@ -76,6 +77,7 @@ pub(crate) async fn call(
     to: u64,
     lane: Lane,
 ) -> Result<(Frames, Welcome), Refusal> {
+    let tcp = Tcp::new(tcp);
     let (socket, certified) = match mine.tls() {
         None => (Socket::Plain(tcp), None),
         Some(tls) => {
@@ -149,6 +151,7 @@ pub(crate) async fn answer(
     tcp: TcpStream,
     accept: impl FnOnce(&Hello) -> Acceptance,
 ) -> Result<(Frames, Hello), Refusal> {
+    let tcp = Tcp::new(tcp);
     let (socket, certified) = match mine.tls() {
         None => (Socket::Plain(tcp), None),
         Some(tls) => {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::beats::Beats;
 use crate::machine::Peer;
 use crate::net::auth::{self, Credentials, Refusal};
+use crate::net::leisure;
 use crate::net::socket::Frames;
 use crate::net::throttle::Throttle;
 use crate::types::Identity;
@@ -104,6 +106,7 @@ impl Dialer {
 /// Connections to one peer on one lane.
 pub(crate) struct Pool {
     dialer: Arc<Dialer>,
+    beats: Arc<Beats>,
     addr: String,
     to: u64,
     lane: Lane,
@@ -131,6 +134,24 @@ impl Pool {
         request: &Request,
         deadline: Duration,
     ) -> Result<Response, CallError> {
+        self.exchange(request, deadline, false).await
+    }
+
+    /// The same for an answer that may lie until this node is awake anyway: it wakes nobody.
+    pub(crate) async fn call_at_leisure(
+        self: &Arc<Self>,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        self.exchange(request, deadline, true).await
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        request: &Request,
+        deadline: Duration,
+        leisure: bool,
+    ) -> Result<Response, CallError> {
         let bytes = seal(request).map_err(|e| CallError::NotSent(e.to_string()))?;
         if bytes.len() > self.lane.frame_limit() {
             return Err(CallError::NotSent(format!(
@@ -145,18 +166,18 @@ impl Pool {
             return wire.carry(&self.addr, hello, bytes, deadline).await;
         }
         let until = Instant::now() + deadline;
-        let mut frames = match tokio::time::timeout_at(until, self.checkout()).await {
+        let mut frames = match timeout_at(until, self.checkout()).await {
             Ok(frames) => frames.map_err(CallError::NotSent)?,
             Err(_) => return Err(CallError::NotSent(format!("{} is not connected yet", self.addr))),
         };
-        let exchange = async {
-            frames.write(&bytes).await?;
-            frames.read().await
-        };
         let lost = |why: String| CallError::Lost(format!("{}: {why}", self.addr));
-        let answer = match tokio::time::timeout_at(until, exchange).await {
-            Ok(answer) => answer.map_err(|e| lost(e.to_string()))?,
-            Err(_) => return Err(lost(format!("no answer within {deadline:?}"))),
+        let answer = match leisure {
+            true => leisure::exchange(&self.beats, &mut frames, &bytes, until).await,
+            false => timeout_at(until, frames.exchange(&bytes)).await.ok(),
+        };
+        let answer = match answer {
+            Some(answer) => answer.map_err(|e| lost(e.to_string()))?,
+            None => return Err(lost(format!("no answer within {deadline:?}"))),
         };
         let response = open(&answer).map_err(|e| lost(e.to_string()))?;
         self.put_back(frames);
@@ -233,13 +254,15 @@ impl Pool {
 /// All pools of a node.
 pub(crate) struct Pools {
     dialer: Arc<Dialer>,
+    beats: Arc<Beats>,
     pools: Mutex<HashMap<(String, u64, Lane), Arc<Pool>>>,
 }
 
 impl Pools {
-    pub(crate) fn new(dialer: Dialer) -> Pools {
+    pub(crate) fn new(dialer: Dialer, beats: Arc<Beats>) -> Pools {
         Pools {
             dialer: Arc::new(dialer),
+            beats,
             pools: Mutex::default(),
         }
     }
@@ -258,6 +281,7 @@ impl Pools {
     pub(crate) fn pool(&self, addr: &str, to: u64, lane: Lane) -> Arc<Pool> {
         let make = || Pool {
             dialer: self.dialer.clone(),
+            beats: self.beats.clone(),
             addr: addr.to_owned(),
             to,
             lane,

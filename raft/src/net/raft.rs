@@ -28,6 +28,8 @@ pub(crate) struct Network {
     /// An append waits this long for the follower's disk. openraft's own limit (a heartbeat interval) would turn every
     /// slow sync into a retry and a new connection.
     pub(crate) append: Duration,
+    /// A heartbeat that is not answered when the next one goes is lost.
+    pub(crate) heartbeat: Duration,
 }
 
 /// The way to one peer.
@@ -37,6 +39,8 @@ pub(crate) struct Client {
     addr: String,
     rpc: Arc<Pool>,
     append: Duration,
+    /// Of a client for heartbeats: until the next one has gone.
+    heartbeat: Option<Duration>,
 }
 
 impl Network {
@@ -47,6 +51,7 @@ impl Network {
             addr: node.addr.clone(),
             rpc: self.pools.pool(&node.addr, target, lane),
             append: self.append,
+            heartbeat: (lane == Lane::Heartbeat).then_some(self.heartbeat),
         }
     }
 }
@@ -153,7 +158,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             entries: rpc.entries.iter().map(EntryBytes::from).collect(),
             commit: rpc.leader_commit.as_ref().map(Into::into),
         });
-        match self.request(&request, self.append).await? {
+        let answer = match self.heartbeat {
+            Some(deadline) => self
+                .rpc
+                .call_at_leisure(&request, deadline)
+                .await
+                .map_err(unreachable)?,
+            None => self.request(&request, self.append).await?,
+        };
+        match answer {
             Response::Append(AppendAnswer::Success) => Ok(AppendEntriesResponse::Success),
             Response::Append(AppendAnswer::Partial(id)) => {
                 Ok(AppendEntriesResponse::PartialSuccess(id.map(Into::into)))

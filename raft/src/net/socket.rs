@@ -2,20 +2,23 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use crate::net::tcp::Tcp;
 
 /// The transport under the frames.
 pub(crate) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Tcp),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 impl Socket {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &Tcp {
         match self {
             Socket::Plain(tcp) => tcp,
             Socket::Tls(tls) => tls.get_ref().0,
@@ -119,6 +122,17 @@ impl Frames {
     pub(crate) async fn read(&mut self) -> io::Result<Vec<u8>> {
         let length = self.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         self.body(length).await
+    }
+
+    /// Sends one frame and waits for the one that answers it.
+    pub(crate) async fn exchange(&mut self, body: &[u8]) -> io::Result<Vec<u8>> {
+        self.write(body).await?;
+        self.read().await
+    }
+
+    /// While this is true nobody is woken by what arrives: whoever reads polls again by himself.
+    pub(crate) fn unhurried(&self) -> Arc<AtomicBool> {
+        self.socket.get_ref().tcp().unhurried()
     }
 
     /// An idle connection from which anything can be read was closed by the other side (or is confused).

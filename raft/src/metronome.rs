@@ -1,0 +1,126 @@
+//! Steady ticks, one wake-up each.
+//!
+//! tokio sorts its timers into slots of 64 ms and looks at a slot when it begins: a sleep that crosses such a border, three of
+//! four sleeps of 50 ms, wakes its thread twice. The kernel's own timer (timerfd_create(2)) wakes it once.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::clock_gettime;
+use nix::unistd::read;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+
+/// Ticks at every multiple of its period; those of one process at the same moments, those of two at different ones.
+pub struct Metronome {
+    period: Duration,
+    /// None where the kernel gives none; then tokio's timers do.
+    timer: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Metronome {
+    /// The first tick comes within a period. Needs a tokio runtime with input and output.
+    pub fn new(period: Duration) -> Metronome {
+        Metronome {
+            period,
+            timer: if modelled() { None } else { timer(period).ok() },
+        }
+    }
+
+    /// Waits for the next tick; those that nobody waited for are one.
+    pub async fn tick(&mut self) {
+        let Some(timer) = &self.timer else {
+            return sleep(self.period).await;
+        };
+        loop {
+            let Ok(mut ready) = timer.readable().await else {
+                return sleep(self.period).await;
+            };
+            match ready.try_io(|timer| Ok(read(timer.get_ref(), &mut [0; 8])?)) {
+                Ok(Ok(_times)) => {
+                    // Nothing is left of it, so it is not read once more to learn that.
+                    ready.clear_ready();
+                    return;
+                }
+                Ok(Err(_)) => return sleep(self.period).await,
+                Err(_too_early) => {}
+            }
+        }
+    }
+}
+
+/// In a modelled world only tokio's clock stands still.
+fn modelled() -> bool {
+    cfg!(test)
+}
+
+fn timer(period: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let timer = TimerFd::new(
+        ClockId::CLOCK_MONOTONIC,
+        TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+    )?;
+    let now = Duration::from(clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
+    let first = first(
+        now,
+        period,
+        Duration::from_millis(u64::from(std::process::id()) * 7),
+    );
+    timer.set(
+        Expiration::IntervalDelayed(TimeSpec::from_duration(first), TimeSpec::from_duration(period)),
+        TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+    )?;
+    // SAFETY: the descriptor is this value's alone, until both are dropped together.
+    let timer = unsafe { AsyncFd::register(OwnedFd::from(timer)) };
+    Ok(timer?)
+}
+
+/// The first multiple of this period after now, counted from `origin`.
+fn first(now: Duration, period: Duration, origin: Duration) -> Duration {
+    let since = now.as_nanos() + period.as_nanos() - origin.as_nanos() % period.as_nanos().max(1);
+    let over = since.checked_rem(period.as_nanos()).unwrap_or(0);
+    let rest = period.as_nanos().saturating_sub(over);
+    now + Duration::from_nanos(u64::try_from(rest).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_of_one_process_fall_together() {
+        let ms = Duration::from_millis;
+        for (now, period, origin, expected) in [
+            (1_000, 50, 0, 1_050),
+            (1_001, 50, 0, 1_050),
+            (1_049, 50, 0, 1_050),
+            (1_049, 100, 0, 1_100),
+            (1_049, 50, 7, 1_057),
+            (1_049, 100, 7, 1_107),
+            (1_049, 200, 7, 1_207),
+            (3, 50, 10_007, 7),
+        ] {
+            assert_eq!(
+                first(ms(now), ms(period), ms(origin)),
+                ms(expected),
+                "{now} {period} {origin}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_kernel_ticks_as_often_as_it_was_told() {
+        let period = Duration::from_millis(20);
+        let mut metronome = Metronome {
+            period,
+            timer: Some(timer(period).unwrap()),
+        };
+        let began = tokio::time::Instant::now();
+        for _ in 0..5 {
+            let tick = tokio::time::timeout(Duration::from_secs(10), metronome.tick());
+            tick.await.expect("no tick");
+        }
+        assert!(began.elapsed() >= 4 * period, "{:?}", began.elapsed());
+    }
+}
