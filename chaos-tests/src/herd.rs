@@ -225,6 +225,16 @@ impl Herd {
         .await;
     }
 
+    /// Has a node write so many files of its log, each with a row of the new table `filler`.
+    pub async fn fill_log(&self, node: usize, files: usize) {
+        let sql = async |statement: &str| self.nodes[node].sql(statement).await.unwrap();
+        sql("CREATE TABLE filler (id int)").await;
+        for _ in 0..files {
+            sql("INSERT INTO filler VALUES (1)").await;
+            sql("SELECT pg_switch_wal()").await;
+        }
+    }
+
     /// The node where the Raft group is led, as any node says.
     pub async fn raft_leader(&self) -> Option<usize> {
         for node in &self.nodes {

@@ -35,6 +35,10 @@ pub struct Options {
     pub max_connections: u32,
     /// More server parameters, a line each.
     pub parameters: Vec<&'static str>,
+    /// The same for what is one for the whole cluster.
+    pub shared_parameters: Vec<&'static str>,
+    /// `use_slots`.
+    pub use_slots: bool,
     /// Words before the daemon's command line, such as `setpriv`; in an arena.
     pub prefix: Vec<&'static str>,
     /// PostgreSQL listens on every address of its node, not on the node's own alone.
@@ -56,6 +60,8 @@ impl Default for Options {
             trusted: None,
             max_connections: 50,
             parameters: Vec::new(),
+            shared_parameters: Vec::new(),
+            use_slots: true,
             prefix: Vec::new(),
             everywhere: false,
         }
@@ -77,6 +83,15 @@ impl Options {
             synchronous_mode: Some(mode),
             dcs: vec!["fence_after: 2500ms".to_owned()],
             ..Self::calm()
+        }
+    }
+
+    /// Servers that keep no more than a file or two of the log that nobody asked them to keep.
+    pub fn short_log() -> Self {
+        Self {
+            parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
+            shared_parameters: vec!["wal_keep_size: 16MB"],
+            ..Self::default()
         }
     }
 
@@ -147,13 +162,17 @@ impl Sheet<'_> {
         for line in &self.options.dcs {
             let _ = writeln!(mode, "    {line}");
         }
+        let mut shared = format!("        max_connections: {}\n", self.options.max_connections);
+        for line in &self.options.shared_parameters {
+            let _ = writeln!(shared, "        {line}");
+        }
         format!(
-            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: true\n      \
-             parameters:\n        max_connections: {}\n  \
+            "bootstrap:\n  dcs:\n    ttl: {}\n{mode}    postgresql:\n      use_pg_rewind: true\n      use_slots: {}\n      \
+             parameters:\n{shared}  \
              initdb:\n  - encoding: UTF8\n  - locale: C\n  - data-checksums\n  \
              pg_hba:\n  - local all all trust\n{trusted}  - host all all {network} scram-sha-256\n  \
              - host replication all {network} scram-sha-256\n",
-            self.options.ttl, self.options.max_connections
+            self.options.ttl, self.options.use_slots
         )
     }
 

@@ -4,8 +4,10 @@ use super::site::{PASSWORD, Server, Site, show, timed, until};
 use matriarch::clock::boot_ns;
 use matriarch::cluster::{Fork, Lsn, MemberName, Timeline};
 use matriarch::postgres::PostgresError;
-use matriarch_chaos::processes;
+use matriarch_chaos::{plain, processes};
+use std::process::Stdio;
 use std::time::Duration;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 #[tokio::test]
@@ -150,6 +152,79 @@ async fn a_copy_streams() {
         times.push(timed(standby.session.probe()).await.0);
     }
     show("probe of a standby", times);
+}
+
+/// A connection for replication in this name that does not stream; ended when dropped.
+fn idle_sender(primary: &Server, name: &str) -> tokio::process::Child {
+    let url = format!(
+        "host={} port={} user=replicator replication=true application_name={name}",
+        primary.setup.listen_addresses, primary.setup.port
+    );
+    let mut psql = Command::new(plain::bin_dir().join("psql"));
+    psql.arg(url).env("PGPASSWORD", PASSWORD).kill_on_drop(true);
+    psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn who_is_to_be_primary_next_is_waited_for_until_it_streams() {
+    let site = Site::new();
+    let primary = site.primary(0).await;
+    let standby = site.standby(1, &primary).await;
+    let (next, session) = (MemberName::from("Node-1"), primary.session.clone());
+    session.await_stream(&next).await.unwrap();
+
+    // Neither another one's stream nor a connection that does not stream is what it waits for.
+    let _idle = idle_sender(&primary, "node-2");
+    let client = primary.client().await;
+    let count = async |what: &str| {
+        let row = client
+            .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+            .await;
+        row.unwrap().get::<_, i64>(0)
+    };
+    let connected = "pg_stat_replication WHERE application_name = 'node-2' AND state = 'startup'";
+    until("the connection", 10, async || count(connected).await == 1).await;
+    let (ms, missing) = timed(session.await_stream(&"node-2".into())).await;
+    assert!(matches!(missing, Err(PostgresError::Late { .. })), "{missing:?}");
+    assert!((900.0..10_000.0).contains(&ms), "it gave up after {ms:.0} ms");
+
+    // A stream that comes back meanwhile is seen. A machine that is too slow for it within the second may try again.
+    let ours =
+        "pg_stat_activity WHERE application_name = 'matriarch' AND query LIKE '%lower(application_name)%'";
+    let has_looked = format!("{ours} AND state = 'idle'");
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 5 && !matches!(outcomes.last(), Some(Ok(()))) {
+        let before =
+            || count("pg_stat_replication WHERE application_name = 'node-1' AND state = 'streaming'");
+        until("the stream", 20, async || before().await == 1).await;
+        until("the end of earlier looks", 10, async || count(ours).await == 0).await;
+        let receives = |process: &processes::Process| process.title().contains("walreceiver");
+        let of_standby = processes::of(standby.data_dir());
+        let postmaster = of_standby.into_iter().find(receives).unwrap().parent;
+        processes::freeze(postmaster);
+        // Materialized: else the server may end sessions before it looks whose they are.
+        let end = "WITH its AS MATERIALIZED (SELECT pid FROM pg_stat_replication WHERE application_name = 'node-1') \
+             SELECT pg_terminate_backend(pid, 10000) FROM its";
+        assert!(
+            client.query_one(end, &[]).await.unwrap().get::<_, bool>(0),
+            "its stream was ended"
+        );
+        let (session, next) = (session.clone(), next.clone());
+        let waiting = tokio::spawn(async move { session.await_stream(&next).await });
+        until("a look in vain", 10, async || {
+            waiting.is_finished() || count(&has_looked).await == 1
+        })
+        .await;
+        assert!(!waiting.is_finished(), "there is nothing to be seen yet");
+        processes::thaw(postmaster);
+        outcomes.push(waiting.await.unwrap());
+    }
+    let late = |outcome: &Result<(), PostgresError>| matches!(outcome, Err(PostgresError::Late { .. }));
+    let last = outcomes.pop();
+    assert!(
+        matches!(last, Some(Ok(()))) && outcomes.iter().all(late),
+        "{outcomes:?}, then {last:?}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::RETURN_S;
 use crate::wal_gone::inode;
-use matriarch_chaos::{FORM_S, Herd, Node, Options};
+use matriarch_chaos::{FORM_S, Herd, Options};
 
 /// Ten times what may pass between the end of the patience and the end of a slot.
 const GONE_S: u64 = 30;
@@ -66,17 +66,7 @@ async fn a_member_that_stays_away_loses_its_slots_and_has_them_again_when_it_is_
 /// The primary has changed while it was away, and the new one has what it lacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_member_missed_is_kept_through_a_switchover() {
-    let options = Options {
-        parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
-        ..Options::default()
-    };
-    let mut herd = Herd::new(3, options);
-    for node in &herd.nodes {
-        let text = std::fs::read_to_string(node.file()).unwrap();
-        let keep = "max_connections: 50\n        wal_keep_size: 16MB";
-        std::fs::write(node.file(), text.replace("max_connections: 50", keep)).unwrap();
-    }
-    herd.nodes.iter_mut().for_each(Node::start);
+    let mut herd = Herd::grown(3, Options::short_log()).await;
     let old = herd.await_whole(FORM_S).await;
     let (away, new) = (herd.others(old)[0], herd.others(old)[1]);
     let name = herd.nodes[away].name.clone();
@@ -86,12 +76,8 @@ async fn what_a_member_missed_is_kept_through_a_switchover() {
     .await;
     herd.nodes[away].kill_whole();
     let before = inode(&herd.nodes[away]);
+    herd.fill_log(old, 8).await;
     let sql = async |node: usize, text: &str| herd.nodes[node].sql(text).await.unwrap();
-    sql(old, "CREATE TABLE filler (id int)").await;
-    for _ in 0..8 {
-        sql(old, "INSERT INTO filler VALUES (1)").await;
-        sql(old, "SELECT pg_switch_wal()").await;
-    }
     let end = sql(old, "SELECT pg_current_wal_lsn()").await;
     let there = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn");
     herd.until("the standby has it all", RETURN_S, async || {

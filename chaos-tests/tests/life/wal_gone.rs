@@ -13,34 +13,15 @@ pub(crate) fn inode(node: &Node) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_copied_again_by_itself_and_says_why() {
     let options = Options {
-        parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
-        ..Options::default()
+        use_slots: false,
+        ..Options::short_log()
     };
-    let mut herd = Herd::new(3, options);
-    for node in &herd.nodes {
-        let text = std::fs::read_to_string(node.file()).unwrap();
-        let text = text.replace("use_slots: true", "use_slots: false").replace(
-            "max_connections: 50",
-            "max_connections: 50\n        wal_keep_size: 16MB",
-        );
-        std::fs::write(node.file(), text).unwrap();
-    }
-    herd.nodes.iter_mut().for_each(Node::start);
+    let mut herd = Herd::grown(3, options).await;
     let primary = herd.await_whole(FORM_S).await;
     let away = herd.others(primary)[0];
     herd.nodes[away].kill_whole();
     let before = inode(&herd.nodes[away]);
-    herd.nodes[primary]
-        .sql("CREATE TABLE filler (id int)")
-        .await
-        .unwrap();
-    for _ in 0..8 {
-        herd.nodes[primary]
-            .sql("INSERT INTO filler VALUES (1)")
-            .await
-            .unwrap();
-        herd.nodes[primary].sql("SELECT pg_switch_wal()").await.unwrap();
-    }
+    herd.fill_log(primary, 8).await;
     for _ in 0..2 {
         herd.nodes[primary].sql("CHECKPOINT").await.unwrap();
     }
