@@ -40,13 +40,14 @@ bench-idle: prepare
 	target/release/bench --idle
 
 # What stands between a client and its server costs: the built-in proxy, HAProxy, pgBouncer, side by side (8 minutes).
-# QUICK=1 takes three. VISITS=1000000 for more sessions that come and go.
+# QUICK=1 takes three; with DUEL=30 ours and HAProxy alone, in 30 pairs (10 minutes). VISITS=1000000 for more sessions that
+# come and go.
 VISITS ?= 100000
 bench-proxy: prepare
 	@.ci/prepare chaos
 	cargo build --release --bin matriarch
 	cargo build --release -p matriarch-chaos --bin bench
-	target/release/bench --proxy --visits $(VISITS) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
+	target/release/bench --proxy --visits $(VISITS) $(if $(QUICK),--quick) $(if $(DUEL),--duel $(DUEL)) $(if $(ONLY),--only "$(ONLY)")
 
 # Seeded lives of a cluster in a modelled world. SEEDS=100 for fewer.
 SEEDS ?= 10000

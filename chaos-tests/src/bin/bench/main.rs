@@ -51,6 +51,9 @@ struct Arguments {
     /// With `--proxy`: sessions that come and go, to see what is left of them.
     #[arg(long, default_value_t = 100_000)]
     visits: usize,
+    /// With `--proxy`: only Matriarch and HAProxy, one right after the other for so many rounds.
+    #[arg(long)]
+    duel: Option<usize>,
     /// Measure planned switchovers under pgbench that comes through the proxies instead.
     #[arg(long)]
     switchover: bool,
@@ -77,6 +80,7 @@ async fn main() {
             quick: arguments.quick,
             visits: arguments.visits,
             only: arguments.only,
+            duel: arguments.duel,
         };
         return show(proxy::measure(&extent).await);
     }

@@ -15,6 +15,9 @@ use ways::{Site, Way};
 /// The part without pgbench, by name.
 const CROWD: &str = "crowd";
 
+/// Of one run of pgbench.
+const SECONDS: usize = 1;
+
 /// How much is measured.
 pub(crate) struct Extent {
     /// Fewer rows and rounds: three minutes.
@@ -23,6 +26,8 @@ pub(crate) struct Extent {
     pub(crate) visits: usize,
     /// Only the loads whose name contains this.
     pub(crate) only: String,
+    /// Only Matriarch and HAProxy, so many rounds: what differs by less than a machine's noise shows in pairs.
+    pub(crate) duel: Option<usize>,
 }
 
 /// One load: for each way the outcomes of all rounds.
@@ -34,6 +39,9 @@ struct Row {
 /// Measures everything and returns the tables.
 pub(crate) async fn measure(extent: &Extent) -> Result<String, String> {
     matriarch_chaos::crowd::raise_limit();
+    if let Some(rounds) = extent.duel {
+        return duel(extent, rounds);
+    }
     let mut text = String::new();
     if extent.only != CROWD {
         text.push_str(&loads(extent)?);
@@ -44,30 +52,72 @@ pub(crate) async fn measure(extent: &Extent) -> Result<String, String> {
     Ok(text)
 }
 
-/// What pgbench says.
-fn loads(extent: &Extent) -> Result<String, String> {
-    let site = Site::open()?;
-    let (rounds, seconds) = if extent.quick { (4, 1) } else { (7, 1) };
+/// Every load through every way in turn, in an order that rotates.
+fn run(extent: &Extent, ways: &[&Way], rounds: usize) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for load in Load::all(extent.quick) {
         if load.name().contains(&extent.only) {
-            let outcomes = site.ways.iter().map(|_| Vec::new()).collect();
+            let outcomes = ways.iter().map(|_| Vec::new()).collect();
             rows.push(Row { load, outcomes });
         }
     }
     for round in 0..rounds {
         for (place, row) in rows.iter_mut().enumerate() {
-            for turn in 0..site.ways.len() {
-                let way = (turn + round + place) % site.ways.len();
-                let outcome = row.load.run(&site.ways[way], seconds)?;
+            for turn in 0..ways.len() {
+                let way = (turn + round + place) % ways.len();
+                let outcome = row.load.run(ways[way], SECONDS)?;
                 row.outcomes[way].push(outcome);
             }
             eprintln!("round {}/{rounds}: {}", round + 1, row.load.name());
         }
     }
-    let ways: Vec<&Way> = site.ways.iter().collect();
+    Ok(rows)
+}
+
+/// Matriarch against HAProxy, as ratios within a round.
+fn duel(extent: &Extent, rounds: usize) -> Result<String, String> {
+    let site = Site::open()?;
+    let ways: Vec<&Way> = site
+        .ways
+        .iter()
+        .filter(|way| ["Matriarch", "HAProxy"].contains(&way.name))
+        .collect();
     let mut text = format!(
-        "`make bench-proxy{}` ({rounds} rounds of {seconds} s, interleaved; direct in transactions/s, the others as ratio to \
+        "`make bench-proxy DUEL={rounds}` ({rounds} rounds of {SECONDS} s; Matriarch as ratio to HAProxy in the same round): median \
+         (middle half)\n\n| load | transactions/s | processor time of a transaction |\n|---|---|---|\n"
+    );
+    for row in run(extent, &ways, rounds)? {
+        let ratios = |of: fn(&Outcome) -> f64| {
+            let pairs = row.outcomes[0].iter().zip(&row.outcomes[1]);
+            let ratio = |(ours, theirs): (&Option<Outcome>, &Option<Outcome>)| {
+                Some(of(ours.as_ref()?) / of(theirs.as_ref()?))
+            };
+            middle_half(pairs.filter_map(ratio).collect())
+        };
+        text.push_str(&format!(
+            "| {} | {} | {} |\n",
+            row.load.name(),
+            ratios(|outcome| outcome.tps),
+            ratios(|outcome| outcome.cpu_ms_per_10k)
+        ));
+    }
+    Ok(text)
+}
+
+fn middle_half(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let quarter = values.len() / 4;
+    spread(&values[quarter..values.len() - quarter])
+}
+
+/// What pgbench says.
+fn loads(extent: &Extent) -> Result<String, String> {
+    let site = Site::open()?;
+    let ways: Vec<&Way> = site.ways.iter().collect();
+    let rounds = if extent.quick { 4 } else { 7 };
+    let rows = run(extent, &ways, rounds)?;
+    let mut text = format!(
+        "`make bench-proxy{}` ({rounds} rounds of {SECONDS} s, interleaved; direct in transactions/s, the others as ratio to \
          it in the same round): median (min-max)\n\n{}\n\
          Processor time of the program in between, ms per 10,000 transactions: median\n\n{}\n",
         if extent.quick { " QUICK=1" } else { "" },
