@@ -286,7 +286,6 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
     let network = Network {
         pools: node.pools.clone(),
         append: Duration::from_millis(settings.election_max_ms * 2).max(Duration::from_secs(1)),
-        heartbeat: Duration::from_millis(settings.heartbeat_ms),
     };
     let state = {
         let store = store.clone();

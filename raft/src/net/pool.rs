@@ -267,6 +267,11 @@ impl Pools {
         }
     }
 
+    /// Between two heartbeats.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.beats.heartbeat()
+    }
+
     /// From here on messages travel over a modelled network.
     #[cfg(test)]
     pub(crate) fn travel_by(&self, wire: crate::model::net::Wire) {

@@ -28,8 +28,6 @@ pub(crate) struct Network {
     /// An append waits this long for the follower's disk. openraft's own limit (a heartbeat interval) would turn every
     /// slow sync into a retry and a new connection.
     pub(crate) append: Duration,
-    /// A heartbeat that is not answered when the next one goes is lost.
-    pub(crate) heartbeat: Duration,
 }
 
 /// The way to one peer.
@@ -39,7 +37,7 @@ pub(crate) struct Client {
     addr: String,
     rpc: Arc<Pool>,
     append: Duration,
-    /// Of a client for heartbeats: until the next one has gone.
+    /// Of a client for heartbeats: one that is not answered when the next one goes is lost.
     heartbeat: Option<Duration>,
 }
 
@@ -51,7 +49,7 @@ impl Network {
             addr: node.addr.clone(),
             rpc: self.pools.pool(&node.addr, target, lane),
             append: self.append,
-            heartbeat: (lane == Lane::Heartbeat).then_some(self.heartbeat),
+            heartbeat: (lane == Lane::Heartbeat).then(|| self.pools.heartbeat()),
         }
     }
 }
