@@ -73,13 +73,17 @@ pub(super) fn gone<'a>(view: &'a View<'_>) -> Option<(&'a MemberName, Epoch)> {
     (view.ended().is_some() || away).then_some(held)
 }
 
-fn silent(view: &View<'_>, name: &MemberName) -> bool {
-    let limit = match view.settings.fence_after_ms {
+/// A holder that has been silent for this long may be fenced, milliseconds.
+pub(super) fn limit_ms(view: &View<'_>) -> u64 {
+    match view.settings.fence_after_ms {
         0 => view.silence_ms(),
         ms => ms.max(2 * view.settings.report_interval_ms),
-    };
+    }
+}
+
+fn silent(view: &View<'_>, name: &MemberName) -> bool {
     let heard = view.heard.get(name).map_or(Moment(0), |heard| heard.at);
-    view.now.since(heard.max(view.lead_since).max(view.held_since)) >= limit
+    view.now.since(heard.max(view.lead_since).max(view.held_since)) >= limit_ms(view)
 }
 
 /// It is heard, but for longer than any lease not as the holder: it does not hear what is agreed.

@@ -1,6 +1,6 @@
 //! What the leader judges by: the agreed state, the newest report of each member with its age, and since when it leads.
 
-use super::lease;
+use super::{fence, lease};
 use crate::cluster::{
     Epoch, Lsn, MemberName, Moment, PostgresReport, PostgresState, Report, Role, Settings, State, Tenure,
     WalEnd,
@@ -111,6 +111,24 @@ impl View<'_> {
             self.last_grant,
             self.state.wait_ttl_ms,
         )
+    }
+
+    /// Until time alone may change the verdict, milliseconds: a silence means more from then on, or a lease is over.
+    pub fn changes_in_ms(&self) -> Option<u64> {
+        let limits = [
+            2 * self.settings.report_interval_ms,
+            fence::limit_ms(self),
+            self.silence_ms() + 1,
+        ];
+        let silence = |heard: &Heard| {
+            let silent = self.now.since(heard.at);
+            limits.map(|limit| limit.saturating_sub(silent))
+        };
+        let silences = self.heard.values().flat_map(silence);
+        silences
+            .chain([self.move_at().since(self.now)])
+            .filter(|left| *left > 0)
+            .min()
     }
 
     /// The furthest position the current primary is known to have written.

@@ -142,8 +142,8 @@ pub struct Judgement {
     pub wants_news: bool,
     /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than 150 ms.
     pub calm: bool,
-    /// Until the next member has been silent for so long that it means something, milliseconds.
-    pub silent_in_ms: Option<u64>,
+    /// Until time alone may change the verdict, milliseconds.
+    pub changes_in_ms: Option<u64>,
 }
 
 impl Desk {
@@ -339,11 +339,11 @@ impl Desk {
         };
         let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
         let candidates = state.members.keys().map(judged).collect();
+        let changes_in_ms = view.changes_in_ms();
         // The shortest silence that means anything is two intervals long.
         let patience = agreed.settings.report_interval_ms.saturating_mul(2);
         let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
         let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);
-        let silent_in_ms = inner.heard.values().map(left).filter(|left| *left > 0).min();
         let standing = Standing {
             rule: rule.to_owned(),
             reason,
@@ -361,7 +361,7 @@ impl Desk {
             vote,
             wants_news,
             calm,
-            silent_in_ms,
+            changes_in_ms,
         })
     }
 

@@ -74,7 +74,7 @@ pub async fn run(
             Some(judgement) if judgement.calm => None,
             Some(judgement) => Some(
                 judgement
-                    .silent_in_ms
+                    .changes_in_ms
                     .map_or(TICK, Duration::from_millis)
                     .min(TICK),
             ),
