@@ -11,7 +11,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::lines::Lines;
 use super::lookout::Lookout;
 use super::orders::Asked;
-use super::probe::{self, Probed};
+use super::probe::{self, Probed, Spares};
 use super::reporter::Word;
 use super::restart::Wishes;
 use super::slots::SlotKeeper;
@@ -25,7 +25,7 @@ use crate::cluster::{
 use crate::config::{Config, Renewal};
 use crate::decide::duty::{Duty, Process};
 use crate::decide::spared::Spared;
-use crate::guard::{GuardState, Signal};
+use crate::guard::GuardState;
 use crate::vip::Hold;
 use matriarch_raft::{Group, Metronome};
 use std::collections::BTreeMap;
@@ -35,10 +35,6 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// A pass is made at least this often, so that a lease that runs out is noticed in time.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// The guard passes at least every 100 ms while anything is armed.
-const GUARD_STILL_MS: u64 = 600;
-/// PostgreSQL gets this long to end its children when it is stopped past its guard.
-const BYPASS_KILL_MS: u64 = 150;
 /// How long a stopping daemon waits for the leader to hear that its epoch is over.
 const FAREWELL_MS: u64 = 1_000;
 
@@ -181,9 +177,9 @@ pub struct Agent {
     pub(super) duty: Duty,
     pub(super) postmaster: watch::Sender<Option<i32>>,
     /// The postmaster that is being stopped past its guard, and since when.
-    bypass: Option<(i32, Moment)>,
+    pub(super) bypass: Option<(i32, Moment)>,
     /// The guard's heartbeat, and when it last changed.
-    beat: (u64, Moment),
+    pub(super) beat: (u64, Moment),
     /// The leader wants a report that is newer than this.
     pub(super) poked_at: Option<Moment>,
     pub(super) last_location: Option<crate::cluster::Lsn>,
@@ -295,7 +291,7 @@ impl Agent {
         let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
         let mut metronome = Metronome::new(TICK);
-        let (mut spared, mut asked_at) = (false, Moment(0));
+        let (mut spares, mut spared) = (Spares::default(), false);
         loop {
             if !std::mem::take(&mut spared) {
                 self.guard = guard.borrow_and_update().clone();
@@ -311,10 +307,8 @@ impl Agent {
             tokio::select! {
                 () = metronome.tick() => {
                     tick.notify_one();
-                    // What is asked now is answered in a moment, and that is a pass: but for one tick, if it is not.
-                    let asks = self.probed.is_due(clock::now(), self.parts.settings.borrow().report_interval_ms);
-                    spared = asks && asked_at != self.probed.asked_at;
-                    asked_at = self.probed.asked_at;
+                    let interval_ms = self.parts.settings.borrow().report_interval_ms;
+                    spared = spares.spares(&self.probed, clock::now(), interval_ms);
                 }
                 Ok(()) = guard.changed() => {}
                 Ok(()) = probed.changed() => {}
@@ -416,39 +410,6 @@ impl Agent {
         self.keep_configuration(&state);
         self.publish(&state, now);
         Ok(())
-    }
-
-    /// A guard that stands still enforces nothing, so nothing may be writable: PostgreSQL is stopped past it, and
-    /// the lease is not renewed until the guard goes on.
-    fn guard_beats(&mut self, now: Moment) -> bool {
-        let Some(hands) = &self.parts.hands else {
-            return true;
-        };
-        let beats = hands.guard.heartbeat();
-        let paused = self.parts.state.borrow().pause.is_on();
-        if self.beat.0 != beats || self.running.is_none() || paused {
-            self.beat = (beats, now);
-            self.bypass = None;
-            return true;
-        }
-        if now.since(self.beat.1) <= GUARD_STILL_MS {
-            return true;
-        }
-        if let Some(pid) = self.guard.postmaster {
-            let since = self
-                .bypass
-                .filter(|(of, _)| *of == pid)
-                .map_or(now, |(_, since)| since);
-            if self.bypass.is_none() {
-                tracing::error!("the guard stands still: stopping PostgreSQL without it");
-            }
-            self.bypass = Some((pid, since));
-            let late = now.since(since) > BYPASS_KILL_MS;
-            let signal = if late { Signal::SIGKILL } else { Signal::SIGQUIT };
-            // It may have ended already, or the guard may have gone on meanwhile: both are well.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
-        }
-        false
     }
 
     /// Draws the consequences of what the guard, the probe and the leader said.

@@ -1,17 +1,17 @@
 //! Keeps the guard's standing orders current: who speaks for this node when its daemon cannot, and which watchdog to feed.
 
 use super::last_word::Note;
-use crate::cluster::{Report, Settings};
+use crate::clock;
+use crate::cluster::{Moment, Report, Settings};
 use crate::config::{Config, WatchdogMode};
 use crate::guard::{Guard, Messenger, WatchdogDriver, WatchdogOrder, WatchdogState};
 use matriarch_raft::Group;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// Orders follow what they are made of within this time; a guard that was replaced has them at once.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY_MS: u64 = 500;
 
 /// What the orders are made of.
 pub struct Charge {
@@ -32,10 +32,11 @@ pub struct Charge {
 impl Charge {
     /// Runs until aborted.
     pub async fn run(self) {
-        let mut watch = self.guard.watch();
+        let (mut watch, mut report) = (self.guard.watch(), self.report.clone());
         let mut given = None;
         let mut told = WatchdogState::Off;
         loop {
+            let looked = clock::now();
             let state = watch.borrow_and_update().clone();
             let orders = (self.guard.pid(), self.messenger(), self.watchdog());
             if state.connected && state.takes_orders && given.as_ref() != Some(&orders) {
@@ -54,7 +55,7 @@ impl Charge {
             told = state.watchdog;
             tokio::select! {
                 changed = watch.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = passed(&mut report, looked) => {}
             }
         }
     }
@@ -101,4 +102,15 @@ impl Charge {
             safety_margin_s: watchdog.safety_margin_s,
         })
     }
+}
+
+/// Ends with the pass of the node loop that finds the last look old: a timer would wake a node at rest once more.
+async fn passed(report: &mut watch::Receiver<Arc<Report>>, looked: Moment) {
+    while report.changed().await.is_ok() {
+        if clock::now().since(looked) >= LOOK_EVERY_MS {
+            return;
+        }
+    }
+    // The node loop is gone, and this task goes with it.
+    std::future::pending().await
 }

@@ -17,6 +17,7 @@
 
 mod agent;
 pub mod bearer;
+mod bypass;
 mod callbacks;
 pub mod charge;
 mod data;

@@ -38,6 +38,24 @@ impl Probed {
     }
 }
 
+/// Which ticks of the node loop need no pass of their own: what is asked with a tick is answered in a moment, and that is one.
+#[derive(Debug, Default)]
+pub struct Spares {
+    /// The question before the one that a tick was spared for.
+    after: Option<Moment>,
+}
+
+impl Spares {
+    /// Whether this tick's pass is left to the answer that is asked for with it: once, should there be none.
+    pub fn spares(&mut self, probed: &Probed, now: Moment, interval_ms: u64) -> bool {
+        let spares = probed.is_due(now, interval_ms) && self.after != Some(probed.asked_at);
+        if spares {
+            self.after = Some(probed.asked_at);
+        }
+        spares
+    }
+}
+
 /// Probes whatever postmaster `postmaster` names, until its sender is gone.
 pub async fn run(
     session: Session,
@@ -104,5 +122,35 @@ pub async fn run(
             changed = postmaster.changed() => if changed.is_err() { return },
             changed = poke.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_left_to_the_answer_it_brings_and_the_next_one_is_not() {
+        let mut probed = Probed {
+            postmaster: Some(7),
+            asked_at: Moment(1_000),
+            ..Probed::default()
+        };
+        let mut spares = Spares::default();
+        let mut ticks = |probed: &Probed, at: &[u64]| -> Vec<bool> {
+            let ticks = at.iter();
+            ticks.map(|at| spares.spares(probed, Moment(*at), 200)).collect()
+        };
+        // Asked with the second, and not answered yet.
+        assert_eq!(ticks(&probed, &[1_100, 1_199]), [false, true]);
+        assert_eq!(ticks(&probed, &[1_299, 1_400]), [false, false]);
+        probed.asked_at = Moment(1_199);
+        assert_eq!(ticks(&probed, &[1_299, 1_400, 1_500]), [false, true, false]);
+        probed.asked_at = Moment(1_400);
+        probed.failing_since = Some(Moment(1_400));
+        // Asked at its own pace; then there is nobody to ask.
+        assert_eq!(ticks(&probed, &[1_600, 1_700]), [false, false]);
+        probed = Probed::default();
+        assert_eq!(ticks(&probed, &[1_800]), [false]);
     }
 }
