@@ -122,12 +122,15 @@ fn unknown(reader: &mut Reader, path: &str, name: &str, full: &str) {
     } else {
         path.split('.').collect()
     };
-    let message = match nearest(name, keys::children(&names).into_iter()) {
-        Some(near) => format!("is an unknown key and has no effect; the nearest known key is \"{near}\""),
-        None => match elsewhere(name) {
-            Some(home) => format!("has no effect here; it belongs to {home}"),
-            None => "is an unknown key and has no effect".to_owned(),
-        },
+    let known = keys::children(&names);
+    let near = nearest(name, known.iter().copied());
+    let home = elsewhere(name).filter(|_| near.is_none());
+    let message = match (near.or_else(|| shortened(name, &known)), home) {
+        (_, Some(home)) => format!("has no effect here; it belongs to {home}"),
+        (Some(near), _) => {
+            format!("is an unknown key and has no effect; the nearest known key is \"{near}\"")
+        }
+        _ => "is an unknown key and has no effect".to_owned(),
     };
     reader.warn(full, message);
 }
@@ -140,6 +143,28 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .filter(|(distance, candidate)| *distance <= tolerance && *distance < candidate.len())
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// The known name of which this one is a beginning, or most likely means the first words.
+fn shortened<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let begins = known
+        .iter()
+        .find(|candidate| name.len() > 2 && candidate.starts_with(name));
+    let words = |candidate: &&'a str| -> Option<usize> {
+        let ends = candidate.match_indices('_').map(|(end, _)| end);
+        let beginnings = ends.filter_map(|end| candidate.get(..end));
+        beginnings
+            .filter(|beginning| nearest(name, std::iter::once(*beginning)).is_some())
+            .map(|beginning| strsim::damerau_levenshtein(name, beginning))
+            .min()
+    };
+    let near = || {
+        let meant = known
+            .iter()
+            .filter_map(|candidate| Some((words(candidate)?, candidate)));
+        meant.min().map(|(_, candidate)| candidate)
+    };
+    begins.or_else(near).copied()
 }
 
 /// The section in which a key of this name is obeyed, when there is just one.
