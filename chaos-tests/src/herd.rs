@@ -178,6 +178,23 @@ impl Herd {
         .await
     }
 
+    /// Has `from` hand over to `to`. Asked again where it was called off, for which a machine that stands still for a
+    /// moment is reason enough.
+    pub async fn switch_over(&self, from: usize, to: usize) {
+        let name = |node: usize| &self.nodes[node].name;
+        let body = format!(r#"{{"leader": "{}", "candidate": "{}"}}"#, name(from), name(to));
+        self.until(
+            "a switchover that is not called off",
+            FORM_S,
+            async || match self.nodes[from].order("POST", "/switchover", &body).await {
+                (200, _) => true,
+                (412 | 503, _) => self.nodes[to].is_primary().await,
+                (status, text) => panic!("{status} {text}"),
+            },
+        )
+        .await;
+    }
+
     /// Waits until there is one primary and every other node that holds data streams on the same timeline.
     pub async fn await_whole(&self, deadline_s: u64) -> usize {
         self.find("one primary, all others streaming", deadline_s, async || {

@@ -91,7 +91,7 @@ impl Options {
         Self {
             parameters: vec!["max_wal_size: 32MB", "min_wal_size: 32MB"],
             shared_parameters: vec!["wal_keep_size: 16MB"],
-            ..Self::default()
+            ..Self::calm()
         }
     }
 

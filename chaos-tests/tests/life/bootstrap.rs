@@ -70,7 +70,7 @@ async fn one_node_alone_forms_nothing_and_two_of_three_form_a_cluster_the_third_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_clone_and_stream_and_every_row_reaches_them() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let crowd = Crowd::gather(&herd).await;
     crowd.await_flow(&herd).await;

@@ -127,7 +127,7 @@ async fn a_replicas_daemon_is_killed_and_its_readers_notice_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_asked_to_end_stops_postgresql_and_leaves_nothing() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_primary(20, |_| true).await;
     let crowd = Crowd::gather(&herd).await;
     herd.nodes[old].terminate();

@@ -65,6 +65,9 @@ async fn a_full_disk_of_the_primary(mode: Option<&'static str>) {
     };
     let (old, _) = herd.await_leader_elsewhere(20).await;
     let crowd = Crowd::gather(&herd).await;
+    // With a whole file of the log ahead: at its end PostgreSQL would panic, with rows that no standby has.
+    herd.nodes[old].sql("SELECT pg_switch_wal()").await.unwrap();
+    crowd.await_flow(&herd).await;
     let since = matriarch::clock::boot_ns();
     herd.disks[old].fill();
     let new = herd.await_primary(30, |i| i != old).await;
@@ -92,10 +95,25 @@ async fn the_primary_panics_on_a_full_disk_and_is_not_started_there_again_and_ag
         return;
     };
     let (old, _) = herd.await_leader_elsewhere(20).await;
-    herd.disks[old].fill();
-    // The next log file cannot be made: PostgreSQL panics. Piece by piece, so that the standbys keep up; and at once,
-    // before the node gives way for the lack of room alone.
     let piece = "SELECT pg_logical_emit_message(false, 'judge', repeat('a', 700000))";
+    // To the end of the last log file that there is: PostgreSQL has to need the next one before the node gives way for
+    // the lack of room alone.
+    let at_the_end = "SELECT NOT EXISTS (SELECT FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' \
+         AND name > pg_walfile_name(pg_current_wal_insert_lsn())) \
+         AND 16777216 - mod(pg_current_wal_insert_lsn() - '0/0', 16777216) < 1500000";
+    herd.until("the end of the last log file", 60, async || {
+        let there = herd.nodes[old].sql(at_the_end).await;
+        if there.as_deref() != Ok("t") {
+            let _ = herd.nodes[old].sql(piece).await;
+        }
+        there.as_deref() == Ok("t")
+    })
+    .await;
+    for standby in herd.others(old) {
+        herd.await_streaming(standby, 20).await;
+    }
+    herd.disks[old].fill();
+    // The next log file cannot be made: PostgreSQL panics. Piece by piece, so that the standbys keep up.
     for _ in 0..100 {
         if herd.nodes[old].sql(piece).await.is_err() {
             break;

@@ -81,10 +81,7 @@ async fn a_primary_that_answers_again_in_time_stays() {
 /// The inversion: with the timeout switched off nobody takes a hung primary's place while its lease is renewed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_timeout_a_hung_primary_stays() {
-    let options = Options {
-        dcs: vec!["primary_hang_timeout: 0".to_owned()],
-        ..Options::default()
-    };
+    let options = Options::calm().with("primary_hang_timeout: 0");
     let herd = Herd::grown(3, options).await;
     let (primary, _) = herd.await_leader_elsewhere(20).await;
     let frozen = herd.nodes[primary].freeze_postgres();

@@ -139,7 +139,7 @@ fn port(herd: &Herd, node: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_switches_over_and_reads_who_leads() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_primary(20, |_| true).await;
     let candidate = herd.others(old)[0];
     let crowd = Crowd::gather(&herd).await;

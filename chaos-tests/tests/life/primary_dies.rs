@@ -5,7 +5,7 @@ use matriarch_chaos::{Herd, Options, oracle, processes, writer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_postmaster_is_killed_and_no_acknowledged_row_is_lost() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let (old, _) = herd.await_leader_elsewhere(20).await;
     let crowd = Crowd::gather(&herd).await;
     let since = matriarch::clock::boot_ns();
@@ -20,7 +20,7 @@ async fn the_postmaster_is_killed_and_no_acknowledged_row_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_is_busy_when_its_postmaster_dies_blocks_nothing() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_primary(20, |_| true).await;
     let config = herd.nodes[old].client_config();
     let busy = tokio::spawn(async move {
@@ -54,7 +54,7 @@ async fn a_backend_that_is_busy_when_its_postmaster_dies_blocks_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_postmaster_is_killed_when_no_standby_has_every_row_and_restarts_in_place() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_primary(20, |_| true).await;
     let receivers: Vec<(usize, i32)> = herd
         .others(old)

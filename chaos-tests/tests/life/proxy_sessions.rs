@@ -111,11 +111,7 @@ async fn sessions_that_rest_notice_nothing_of_a_switchover_nor_of_a_failover() {
             Ok::<_, Error>(longest)
         }));
     }
-    let body = format!(
-        r#"{{"leader": "{}", "candidate": "{}"}}"#,
-        herd.nodes[old].name, herd.nodes[to].name
-    );
-    assert_eq!(herd.nodes[old].order("POST", "/switchover", &body).await.0, 200);
+    herd.switch_over(old, to).await;
     herd.await_primary(FAILOVER_S, |node| node == to).await;
     rest_as_they_were(&sessions).await;
     stop.store(true, Ordering::SeqCst);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_of_three_are_lost_and_the_primary_stops_accepting_writes_in_time() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let crowd = Crowd::gather(&herd).await;
     let lost = herd.others(primary);
@@ -41,7 +41,11 @@ async fn two_of_three_are_lost_and_the_primary_stops_accepting_writes_in_time() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_three_are_killed_and_return_with_every_row() {
     // Long enough for the former primary to be back, on a busy machine too, before its lease has surely ended.
-    let mut herd = Herd::grown(3, Options::calm()).await;
+    let options = Options {
+        ttl: 30.0,
+        ..Options::default()
+    };
+    let mut herd = Herd::grown(3, options).await;
     let primary = herd.await_primary(20, |_| true).await;
     let crowd = Crowd::gather(&herd).await;
     // The primary last: the others would elect one of themselves in the time that it takes to kill the next.

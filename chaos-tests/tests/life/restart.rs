@@ -85,7 +85,13 @@ async fn names(herd: &Herd, node: usize) -> String {
 
 async fn goes_on_counting(mode: &'static str) {
     // A standby that needs a moment on a busy machine to connect again is not given up for that.
-    let options = Options::synchronous(mode).with("synchronous_standby_timeout: 5");
+    let options = Options {
+        dcs: vec![
+            "fence_after: 5s".to_owned(),
+            "synchronous_standby_timeout: 60".to_owned(),
+        ],
+        ..Options::synchronous(mode)
+    };
     let herd = Herd::grown(3, options).await;
     let primary = herd.await_primary(20, |_| true).await;
     let wanted = if mode == "quorum" { 2 } else { 1 };
@@ -135,7 +141,7 @@ async fn in_quorum_mode_a_restart_moves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_pause_a_primary_is_restarted_and_one_that_was_killed_is_started_when_asked() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_whole(RETURN_S).await;
     let timeline = herd.told(primary, "/timeline").await;
     await_pause(&herd, "true").await;

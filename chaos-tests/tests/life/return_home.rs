@@ -130,7 +130,7 @@ async fn a_replica_is_killed_and_returns_and_no_client_notices() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replicas_postmaster_is_killed_and_it_streams_again() {
-    let herd = Herd::three().await;
+    let herd = Herd::grown(3, Options::calm()).await;
     let primary = herd.await_primary(20, |_| true).await;
     let replica = herd.others(primary)[0];
     let crowd = Crowd::gather(&herd).await;

@@ -1,7 +1,7 @@
 //! An operator changes settings: they reach PostgreSQL on every node, a restart is asked for and not imposed.
 
 use crate::{Crowd, RETURN_S};
-use matriarch_chaos::{Herd, Options};
+use matriarch_chaos::{FORM_S, Herd, Options};
 use std::collections::BTreeMap;
 
 /// A restart waits for checkpoint, stop and start.
@@ -190,7 +190,7 @@ async fn a_node_file_is_read_again_and_a_replica_is_copied_anew() {
         asked(&herd, replica, "POST", "/reinitialize", "").await,
         (200, "reinitialize started".to_owned())
     );
-    herd.until("another postmaster that streams", RESTART_S, async || {
+    herd.until("another postmaster that streams", FORM_S, async || {
         let now = node.patroni("/postmaster_start_time").await;
         now.is_some() && now != before && node.is_streaming().await
     })

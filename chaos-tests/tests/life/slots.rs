@@ -87,12 +87,7 @@ async fn what_a_member_missed_is_kept_through_a_switchover() {
     for node in [old, old, new, new] {
         sql(node, "CHECKPOINT").await;
     }
-    let body = format!(
-        r#"{{"leader": "{}", "candidate": "{}"}}"#,
-        herd.nodes[old].name, herd.nodes[new].name
-    );
-    let (status, said) = herd.nodes[old].order("POST", "/switchover", &body).await;
-    assert_eq!(status, 200, "{said}");
+    herd.switch_over(old, new).await;
     herd.nodes[away].start();
     herd.await_streaming(away, FORM_S).await;
     assert_eq!(

@@ -216,7 +216,7 @@ async fn a_scheduled_switchover_is_shown_deleted_and_carried_out() {
     assert_eq!(answer, (200, "scheduled switchover deleted".to_owned()));
     let answer = node.order("DELETE", "/switchover", "").await;
     assert_eq!(answer, (404, "no switchover is scheduled".to_owned()));
-    let soon = matriarch::clock::wall_ms() / 1_000 + 4;
+    let soon = matriarch::clock::wall_ms() / 1_000 + 12;
     let find = format!(
         "SELECT to_char(to_timestamp({soon}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS') || 'Z'"
     );

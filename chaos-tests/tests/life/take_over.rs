@@ -83,7 +83,7 @@ async fn demand_rows(herd: &Herd, node: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_primary_and_its_standby_become_a_cluster_without_a_restart_or_a_copy() {
-    let mut herd = Herd::new(3, Options::default());
+    let mut herd = Herd::new(3, Options::calm());
     production(&herd.nodes[1]).await;
     standby_by_hand(&herd.nodes[0], &herd.nodes[1]);
     let before: Vec<_> = [0, 1]

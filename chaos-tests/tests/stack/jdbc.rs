@@ -1,10 +1,10 @@
 //! The JDBC driver with all hosts and a `targetServerType`, which remembers for ten seconds what it found.
 
 use crate::{FAILOVER_S, RETURN_S, named};
-use matriarch_chaos::Herd;
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::companions::program;
 use matriarch_chaos::node_file::PASSWORD;
+use matriarch_chaos::{Herd, Options};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -76,7 +76,7 @@ async fn await_types(herd: &Herd, java: &Java, primary: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jdbc_with_all_hosts_follows_the_primary() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_whole(RETURN_S).await;
     // What the driver asks a server that does not tell it unasked, as those before 14 do.
     for (node, expected) in (0..3).map(|node| (node, if node == old { "off" } else { "on" })) {

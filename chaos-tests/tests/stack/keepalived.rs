@@ -1,6 +1,6 @@
 //! keepalived with the file in configs/ beside three machines of our own: the address is where the probe says 200.
 
-use crate::{FAILOVER_S, RETURN_S, arrives_at, switch_over, through};
+use crate::{FAILOVER_S, RETURN_S, arrives_at, through};
 use matriarch_chaos::Options;
 use matriarch_chaos::addresses::{POSTGRES_PORT, REST_PORT};
 use matriarch_chaos::chaos::arena::{Arena, NODES, in_arena};
@@ -80,7 +80,7 @@ fn keepalived_with_our_probe_moves_the_address() {
         let first = arena.herd.await_primary(FAILOVER_S, |_| true).await;
         await_at(arena, first).await;
         let second = arena.herd.others(first)[0];
-        switch_over(&arena.herd, first, second).await;
+        arena.herd.switch_over(first, second).await;
         await_at(arena, second).await;
         arena.herd.nodes[second].kill_whole();
         let third = arena.herd.await_primary(FAILOVER_S, |node| node != second).await;

@@ -3,7 +3,7 @@
 use crate::{FAILOVER_S, RETURN_S, named};
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::node_file::PASSWORD;
-use matriarch_chaos::{Herd, plain};
+use matriarch_chaos::{Herd, Options, plain};
 use std::process::Command;
 
 /// The node at which `psql` arrives with these words at the end of its URL.
@@ -54,7 +54,7 @@ fn knows_load_balance_hosts() -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn libpq_with_all_hosts_finds_what_it_was_asked_for() {
-    let mut herd = Herd::three().await;
+    let mut herd = Herd::grown(3, Options::calm()).await;
     let old = herd.await_whole(RETURN_S).await;
     await_primary_and_standby(&herd, old).await;
     if knows_load_balance_hosts() {

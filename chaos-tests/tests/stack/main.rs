@@ -86,11 +86,3 @@ fn named(herd: &Herd, data_dir: &str) -> Option<usize> {
 async fn arrives_at(herd: &Herd, config: &Config, node: usize) -> bool {
     matches!(arrive(herd, config).await, Some((_, found, _)) if found == node)
 }
-
-/// Asks for a switchover and expects it to happen.
-async fn switch_over(herd: &Herd, from: usize, to: usize) {
-    let name = |node: usize| &herd.nodes[node].name;
-    let body = format!(r#"{{"leader": "{}", "candidate": "{}"}}"#, name(from), name(to));
-    let (status, text) = herd.nodes[from].order("POST", "/switchover", &body).await;
-    assert_eq!(status, 200, "{text}");
-}

@@ -2,7 +2,7 @@
 
 use crate::haproxy;
 use crate::pgbouncer::{Pooler, Servers};
-use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, front, switch_over, through};
+use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, front, through};
 use matriarch::clock::boot_ns;
 use matriarch_chaos::companions::{self, program};
 use matriarch_chaos::node_file::PASSWORD;
@@ -155,7 +155,7 @@ async fn haproxy_and_pgbouncer_hear_of_a_change_at_once() {
     let writers = Writers::start(&pooler.client(&herd));
     writers.await_flow(&herd).await;
     let second = herd.others(first)[0];
-    switch_over(&herd, first, second).await;
+    herd.switch_over(first, second).await;
     herd.until("HAProxy leads to the new primary", TOLD_S, async || {
         arrives_at(&herd, &slow, second).await
     })

@@ -1,7 +1,7 @@
 //! pgBouncer with the file in configs/, in session and in transaction mode, in front of HAProxy and of the built-in proxy, and behind that.
 
 use crate::haproxy;
-use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, come, front, place, switch_over, through};
+use crate::{FAILOVER_S, RETURN_S, arrive, arrives_at, come, front, place, through};
 use matriarch_chaos::addresses::POSTGRES_PORT;
 use matriarch_chaos::companions::{Running, program};
 use matriarch_chaos::herd::{give_to_postgres, postgres_ids};
@@ -219,7 +219,7 @@ async fn follows_behind_the_proxy(mode: &str) {
     })
     .await;
     let (rests, _, _) = come(&herd, &writer).await;
-    switch_over(&herd, old, to).await;
+    herd.switch_over(old, to).await;
     assert_eq!(place(&herd, &rests).await, Some((to, false)), "it went along");
     herd.until("the proxy leads to the candidate", FAILOVER_S, async || {
         arrives_at(&herd, &writer, to).await
