@@ -216,13 +216,22 @@ impl Node {
     /// Freezes the WAL receiver: from now on this standby has nothing of what the primary writes.
     pub fn freeze_receiver(&self) -> i32 {
         let is_receiver = |process: &Process| process.title().contains("walreceiver");
-        let receiver = self
-            .postgres_processes()
-            .into_iter()
-            .find(is_receiver)
-            .expect("a WAL receiver runs");
-        processes::freeze(receiver.pid);
-        receiver.pid
+        let deadline = matriarch::clock::boot_ns() + 10_000_000_000;
+        loop {
+            // One that is on its way out, because it was told of another primary, is followed by the next.
+            if let Some(receiver) = self.postgres_processes().into_iter().find(is_receiver) {
+                processes::send(receiver.pid, Signal::SIGSTOP);
+                if processes::await_stopped(receiver.pid) {
+                    return receiver.pid;
+                }
+            }
+            assert!(
+                matriarch::clock::boot_ns() < deadline,
+                "no WAL receiver runs on {}",
+                self.name
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     /// Lets a frozen WAL receiver go, but without what lay in its socket meanwhile: it ends before it reads on.
