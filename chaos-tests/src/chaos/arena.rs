@@ -7,7 +7,7 @@ use crate::chaos::freezer::Freezer;
 use crate::chaos::hurt_members::{self, Outcast};
 use crate::chaos::netns::Netns;
 use crate::chaos::network::{self, CLIENTS, NETWORK, Network};
-use crate::herd::Herd;
+use crate::herd::{FORM_S, Herd};
 use crate::node::Home;
 use crate::node_file::Options;
 use matriarch::clock::boot_ns;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub const NODES: usize = 3;
 
 /// A cluster grows from empty directories within this time.
-const GROWN_NS: u64 = 90_000_000_000;
+const GROWN_NS: u64 = FORM_S * 1_000_000_000;
 
 /// What a fault may need of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

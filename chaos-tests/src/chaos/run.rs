@@ -15,6 +15,8 @@ use std::time::Duration;
 const HEALTH_S: u64 = 60;
 /// A standby may take so long to replay the last commit.
 const LEVEL_NS: u64 = 20_000_000_000;
+/// A busy primary may take so long to say that it is one.
+const TOLD_NS: u64 = 20_000_000_000;
 /// Rows that show that writes flow.
 const FLOW: usize = 20;
 
@@ -186,7 +188,14 @@ pub async fn last_words(
 ) -> Result<Verdict, String> {
     // Whoever waited for health before has it; whoever did not get it is judged all the same.
     let _ = arena.await_health(5).await;
-    let primary = arena.herd.primary().await.ok_or("no primary in the end")?;
+    let end = boot_ns() + TOLD_NS;
+    let primary = loop {
+        match arena.herd.primary().await {
+            Some(primary) => break primary,
+            None if boot_ns() > end => return Err("no primary in the end".into()),
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
     let truth = truth::read(&arena.herd.nodes[primary]).await?;
     let mut verdict = verdict::judge(history, &truth, faults, plan.mode, plan.ttl_ms);
     let wanted = arena.herd.nodes[primary].sql(truth::DIGEST).await?;

@@ -180,6 +180,10 @@ async fn orphans_of_a_killed_postmaster_never_block_a_start() {
 
 #[tokio::test]
 async fn the_log_collector_writes_down_the_last_words() {
+    in_some_attempt(async || last_words_written().await).await;
+}
+
+async fn last_words_written() -> Result<(), String> {
     let ward = Ward::new();
     let guard = ward.attach().await;
     let mut spec = ward.spec();
@@ -196,12 +200,14 @@ async fn the_log_collector_writes_down_the_last_words() {
         clock::now().since(killed)
     );
     let log = std::fs::read_to_string(ward.data().join("log/all.log")).unwrap();
-    assert!(log.ends_with("database system is shut down\n"), "{log}");
     assert_ne!(
         (comm(pid).as_str(), comm(orphan).as_str()),
         ("postgres", "postgres")
     );
     assert_eq!(ward.inhabitants(), Vec::<i32>::new());
+    log.ends_with("database system is shut down\n")
+        .then_some(())
+        .ok_or(log)
 }
 
 /// Commits as fast as it can; the moment of the last acknowledgement.
@@ -239,7 +245,9 @@ async fn renewed_and_fenced() -> Result<(), String> {
     let mut deadline = Moment(0);
     while clock::now().since(begun) < 3000 {
         deadline = clock::now().plus(2000);
-        guard.arm(Epoch(7), deadline).unwrap();
+        guard
+            .arm(Epoch(7), deadline)
+            .map_err(|why| format!("not renewed: {why}"))?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let state = guard.watch().borrow().clone();
@@ -333,7 +341,11 @@ async fn a_daemon_that_comes_back_finds_its_postgresql_and_one_that_does_not_is_
     guard.disarm();
     until(&guard, "disarmed", |state| state.armed.is_none()).await;
     guard.arm(Epoch(3), clock::now().plus(3_000)).unwrap();
-    until(&guard, "armed again", |state| state.armed.is_some()).await;
+    // A busy machine may see no more than the fence.
+    until(&guard, "armed again", |state| {
+        state.armed.is_some() || state.fenced == Some(Epoch(3))
+    })
+    .await;
     drop(guard);
     eventually("fenced without a daemon", || ward.inhabitants().is_empty()).await;
     let guard = ward.attach().await;

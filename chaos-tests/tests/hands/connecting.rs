@@ -27,7 +27,7 @@ async fn connecting(site: &Site) -> (Server, TcpListener, TcpStream) {
         .await
         .expect("no receiver connects")
         .unwrap();
-    let probe = standby.session.probe().await.unwrap();
+    let probe = standby.probed().await;
     assert_eq!(
         probe.wal_receiver, None,
         "PostgreSQL shows what is only connecting"

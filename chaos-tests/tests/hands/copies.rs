@@ -17,7 +17,7 @@ async fn diverged_by(site: &Site, deeds: &[&str]) -> (Server, Server) {
     old.sql("CREATE TABLE rows (i int); INSERT INTO rows SELECT generate_series(1, 1000)")
         .await;
     let mut new = site.standby(1, &old).await;
-    let target = old.session.probe().await.unwrap().location;
+    let target = old.probed().await.location;
     new.until("it has replayed everything", 10, |probe| probe.replayed >= target)
         .await;
     new.kill();
@@ -39,7 +39,7 @@ async fn diverged_by(site: &Site, deeds: &[&str]) -> (Server, Server) {
 }
 
 async fn assert_same_rows(left: &Server, right: &Server) {
-    let target = left.session.probe().await.unwrap().location;
+    let target = left.probed().await.location;
     let there = |probe: &Probe| probe.replayed >= target && probe.timeline == Some(Timeline(3));
     right.until("it has everything", 20, there).await;
     let sum = "SELECT sum(i)::bigint * 1000000 + count(*) FROM rows";
@@ -154,10 +154,10 @@ async fn an_interrupted_rewind_leaves_nothing_that_starts() {
     let dir = old.data_dir().to_owned();
     let inside = dir.with_file_name("data0.rewinding");
     assert!(!dir.exists() && inside.exists());
-    assert!(
-        processes::of(&inside).is_empty(),
-        "the server that recovers is gone with pg_rewind"
-    );
+    until("the server that recovers to go with pg_rewind", 10, async || {
+        processes::of(&inside).is_empty()
+    })
+    .await;
     assert_nothing_starts(&dir);
     assert!(matches!(old.postgres.inspect().unwrap(), DataDir::Incomplete(_)));
     let aside = old.postgres.move_aside().unwrap().unwrap();
@@ -191,7 +191,7 @@ async fn a_rewind_that_changed_nothing_puts_the_data_back() {
     assert!(matches!(old.postgres.inspect().unwrap(), DataDir::Present(_)));
     new.start().await;
     assert!(
-        new.session.probe().await.unwrap().in_recovery,
+        new.probed().await.in_recovery,
         "the signal file makes a start by hand harmless"
     );
     new.postgres.set_standby_signal(false).unwrap();

@@ -20,7 +20,7 @@ async fn caught(site: &Site) -> (Server, Server, PathBuf) {
             "SELECT pg_switch_wal(); CREATE TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 5000)",
         )
         .await;
-    let end = primary.session.probe().await.unwrap().location.unwrap();
+    let end = primary.probed().await.location.unwrap();
     standby
         .until("it has everything", 20, |probe| probe.replayed >= Some(end))
         .await;
@@ -90,7 +90,8 @@ async fn a_standby_with_half_a_segment_is_promoted_when_that_is_gone() {
 async fn postgresql_neither_promotes_nor_starts_it_with_that() {
     let site = Site::new();
     let (primary, mut standby, half) = caught(&site).await;
-    standby.session.promote().await.unwrap();
+    // It may die of that before it answers.
+    let _ = standby.session.promote().await;
     standby.ended("its promotion fails").await;
     assert!(
         said(&standby, "PANIC:  invalid magic number 0000 in log segment"),

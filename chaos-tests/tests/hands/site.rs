@@ -147,6 +147,7 @@ impl Server {
         let parameters = [
             ("unix_socket_directories", socket),
             ("shared_buffers", "16MB"),
+            ("fsync", "off"),
             ("wal_keep_size", "512MB"),
             ("restart_after_crash", "off"),
             ("wal_retrieve_retry_interval", "100ms"),
@@ -268,6 +269,11 @@ impl Server {
         }
     }
 
+    /// A probe's answer; a machine that was busy for a second is asked again.
+    pub(crate) async fn probed(&self) -> Probe {
+        self.until("it answers", 20, |_| true).await
+    }
+
     /// A client over TCP.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         self.try_client().await.unwrap()
@@ -312,14 +318,14 @@ pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (f64, T) {
 }
 
 /// Median of some measurements, shown.
-pub(crate) fn show(what: &str, mut ms: Vec<f64>) {
+pub(crate) fn show(what: &str, mut ms: Vec<f64>) -> f64 {
     ms.sort_by(f64::total_cmp);
-    let (low, high) = (ms[0], ms[ms.len() - 1]);
+    let (low, median, high) = (ms[0], ms[ms.len() / 2], ms[ms.len() - 1]);
     println!(
-        "{what}: median {:.2} ms ({low:.2} to {high:.2}), n = {}",
-        ms[ms.len() / 2],
+        "{what}: median {median:.2} ms ({low:.2} to {high:.2}), n = {}",
         ms.len()
     );
+    median
 }
 
 fn give(path: &Path) {
