@@ -66,14 +66,12 @@ fn timer(period: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
         TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
     )?;
     let now = Duration::from(clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
-    let first = first(
-        now,
-        period,
-        Duration::from_millis(u64::from(std::process::id()) * 7),
-    );
+    let origin = Duration::from_millis(u64::from(std::process::id()) * 7);
+    // From now on, not at a time: whoever tells this process another time (libfaketime does) tells the kernel nothing of it.
+    let wait = first(now, period, origin).saturating_sub(now);
     timer.set(
-        Expiration::IntervalDelayed(TimeSpec::from_duration(first), TimeSpec::from_duration(period)),
-        TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+        Expiration::IntervalDelayed(TimeSpec::from_duration(wait), TimeSpec::from_duration(period)),
+        TimerSetTimeFlags::empty(),
     )?;
     // SAFETY: the descriptor is this value's alone, until both are dropped together.
     let timer = unsafe { AsyncFd::register(OwnedFd::from(timer)) };
