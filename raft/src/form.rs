@@ -299,7 +299,7 @@ async fn take_part(node: &Arc<Node>, machine: Box<dyn Machine>, identity: Identi
 
 pub(crate) fn config(heartbeat_ms: u64, min_ms: u64, max_ms: u64) -> Config {
     Config {
-        // openraft's limit for one heartbeat's answer; ours is the next heartbeat (`Network::heartbeat`). tokio would look at a
+        // openraft's limit for one heartbeat's answer; ours is the next heartbeat (`net::raft`). tokio would look at a
         // timer as short as that once more before it is taken back. Still below `election_min`, with a tick of 13/64.
         heartbeat_interval: heartbeat_ms * 12 / 5,
         election_timeout_min: min_ms,

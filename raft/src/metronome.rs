@@ -68,7 +68,7 @@ fn timer(period: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     let now = Duration::from(clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
     let origin = Duration::from_millis(u64::from(std::process::id()) * 7);
     // From now on, not at a time: whoever tells this process another time (libfaketime does) tells the kernel nothing of it.
-    let wait = first(now, period, origin).saturating_sub(now);
+    let wait = left(now, period, origin);
     timer.set(
         Expiration::IntervalDelayed(TimeSpec::from_duration(wait), TimeSpec::from_duration(period)),
         TimerSetTimeFlags::empty(),
@@ -78,12 +78,11 @@ fn timer(period: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     Ok(timer?)
 }
 
-/// The first multiple of this period after now, counted from `origin`.
-fn first(now: Duration, period: Duration, origin: Duration) -> Duration {
+/// From now until the next multiple of this period, counted from `origin`.
+fn left(now: Duration, period: Duration, origin: Duration) -> Duration {
     let since = now.as_nanos() + period.as_nanos() - origin.as_nanos() % period.as_nanos().max(1);
     let over = since.checked_rem(period.as_nanos()).unwrap_or(0);
-    let rest = period.as_nanos().saturating_sub(over);
-    now + Duration::from_nanos(u64::try_from(rest).unwrap_or(0))
+    Duration::from_nanos(u64::try_from(period.as_nanos().saturating_sub(over)).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -94,17 +93,17 @@ mod tests {
     fn ticks_of_one_process_fall_together() {
         let ms = Duration::from_millis;
         for (now, period, origin, expected) in [
-            (1_000, 50, 0, 1_050),
-            (1_001, 50, 0, 1_050),
-            (1_049, 50, 0, 1_050),
-            (1_049, 100, 0, 1_100),
-            (1_049, 50, 7, 1_057),
-            (1_049, 100, 7, 1_107),
-            (1_049, 200, 7, 1_207),
-            (3, 50, 10_007, 7),
+            (1_000, 50, 0, 50),
+            (1_001, 50, 0, 49),
+            (1_049, 50, 0, 1),
+            (1_049, 100, 0, 51),
+            (1_049, 50, 7, 8),
+            (1_049, 100, 7, 58),
+            (1_049, 200, 7, 158),
+            (3, 50, 10_007, 4),
         ] {
             assert_eq!(
-                first(ms(now), ms(period), ms(origin)),
+                left(ms(now), ms(period), ms(origin)),
                 ms(expected),
                 "{now} {period} {origin}"
             );

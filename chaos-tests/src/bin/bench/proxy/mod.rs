@@ -83,8 +83,9 @@ fn duel(extent: &Extent, rounds: usize) -> Result<String, String> {
         .filter(|way| ["Matriarch", "HAProxy"].contains(&way.name))
         .collect();
     let mut text = format!(
-        "`make bench-proxy DUEL={rounds}` ({rounds} rounds of {SECONDS} s; Matriarch as ratio to HAProxy in the same round): median \
-         (middle half)\n\n| load | transactions/s | processor time of a transaction |\n|---|---|---|\n"
+        "`make bench-proxy{} DUEL={rounds}` ({rounds} rounds of {SECONDS} s; Matriarch as ratio to HAProxy in the same round): median \
+         (middle half)\n\n| load | transactions/s | processor time of a transaction |\n|---|---|---|\n",
+        if extent.quick { " QUICK=1" } else { "" }
     );
     for row in run(extent, &ways, rounds)? {
         let ratios = |of: fn(&Outcome) -> f64| {
