@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::machine::Peer;
 use crate::node::Node;
 use crate::status::{Lead, Status};
-use crate::types::{Raft, TypeConfig, metrics};
+use crate::types::{Raft, StoredMembership, TypeConfig, metrics};
 
 /// How often a leader takes in acknowledgements, which every heartbeat brings, and which change nothing but an age. That
 /// there are none any more is not noticed later for it: it is looked at when the newest one known grows too old.
@@ -162,17 +162,17 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         .cloned()
         .or(metrics.running_state.as_ref().err().map(|e| e.to_string()));
     let leading = metrics.state == ServerState::Leader && fatal.is_none();
+    let committed = &metrics.committed_membership_config;
+    let changing = |membership: &StoredMembership| membership.membership().get_joint_config().len() > 1;
     let alone = voters.len() == 1 && voters.iter().all(|v| v.id == metrics.id);
     let age = quorum_ack_age(metrics, alone).filter(|_| leading);
     Status {
         id: metrics.id,
-        joined: metrics
-            .committed_membership_config
-            .get_node(&metrics.id)
-            .is_some(),
+        joined: committed.get_node(&metrics.id).is_some(),
         lead: lead(metrics, age, node.settings.election_max_ms).filter(|_| leading),
         leader: metrics.current_leader.filter(|_| fatal.is_none()).and_then(peer),
         voters,
+        changing: changing(membership) || changing(committed),
         learners,
         term: metrics.current_term,
         last_log: metrics.last_log_index.unwrap_or(0),

@@ -17,6 +17,9 @@ pub struct Status {
     pub leader: Option<Peer>,
     /// Voters of the newest membership this node knows of.
     pub voters: Vec<Peer>,
+    /// A change of the voters is half done (Raft's joint consensus): a majority of the old ones and one of the new ones
+    /// have to agree to anything.
+    pub changing: bool,
     /// Members without a vote that receive the log.
     pub learners: Vec<Peer>,
     /// Raft's term.

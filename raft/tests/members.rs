@@ -70,6 +70,15 @@ fn votes(status: &Status) -> bool {
     status.voters.iter().any(|voter| voter.id == status.id)
 }
 
+/// The next leader, once no change of the voters is half done any more: until then it may take a majority of the old ones.
+async fn settled(cluster: &Cluster) -> usize {
+    let leader = cluster.leader().await;
+    cluster
+        .wait(leader, "the end of the change", |s| !s.changing)
+        .await;
+    leader
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_learns_and_a_fifth_makes_five_voters_that_survive_two_losses() {
     let out = Out::default();
@@ -100,7 +109,7 @@ async fn a_fourth_learns_and_a_fifth_makes_five_voters_that_survive_two_losses()
     ] {
         start(&mut cluster, i, &partners, &out).await;
     }
-    let leader = cluster.leader().await;
+    let leader = settled(&cluster).await;
     cluster.stop(leader).await;
     let leader = cluster.leader().await;
     cluster.stop(leader).await;
