@@ -124,4 +124,36 @@ mod tests {
         }
         assert!(began.elapsed() >= 4 * period, "{:?}", began.elapsed());
     }
+
+    /// libfaketime's place in Debian's and Ubuntu's package of that name.
+    fn libfaketime() -> Option<String> {
+        let library = format!(
+            "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+            std::env::consts::ARCH
+        );
+        std::path::Path::new(&library).exists().then_some(library)
+    }
+
+    /// It answers a timer that is set for a time by a clock of its own: then this process was told one, and never woken.
+    #[test]
+    fn whoever_is_told_another_time_hears_its_ticks() {
+        let Some(library) = libfaketime() else {
+            eprintln!("left out: there is no libfaketime");
+            return;
+        };
+        let told = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "metronome::tests::the_kernel_ticks_as_often_as_it_was_told",
+            ])
+            .envs([
+                ("LD_PRELOAD", library.as_str()),
+                ("FAKETIME", "+30 x1"),
+                ("DONT_FAKE_MONOTONIC", "1"),
+            ])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&told.stdout);
+        assert!(told.status.success() && said.contains("1 passed"), "{said}");
+    }
 }
