@@ -3,38 +3,50 @@
 //! A node at rest costs what its wake-ups cost. Its heartbeats wake it, those it sends or those it hears; everything else
 //! that is done regularly, and every answer that nobody is in a hurry for, waits for one of these *strikes*.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
-
-/// A strike is late, and no longer waited for, after this many heartbeats. Not after two: tokio looks at a timer up to 64 ms
-/// before it is due, and one that is taken back before that costs nothing.
-const LATE: u32 = 3;
 
 /// A member's strikes.
 pub(crate) struct Beats {
     heartbeat: Duration,
+    /// A strike is late, and no longer waited for, this long after the one before.
+    patience: Duration,
     /// From where whole multiples of a period are counted.
     born: Instant,
     strike: Notify,
-    struck: Mutex<Option<Instant>>,
+    inner: Mutex<Inner>,
     hurried: AtomicU32,
 }
 
+#[derive(Default)]
+struct Inner {
+    struck: Option<Instant>,
+    /// Who waits for the first strike from a moment on.
+    waiting: Vec<(Instant, oneshot::Sender<()>)>,
+}
+
 impl Beats {
-    pub(crate) fn new(heartbeat: Duration) -> Beats {
+    /// For a member that hears of its leader, or is heard of, every `heartbeat`, and fears for it after `election_min`.
+    pub(crate) fn new(heartbeat: Duration, election_min: Duration) -> Beats {
         Beats {
             heartbeat,
+            // Not two heartbeats: tokio looks at a timer up to 64 ms before it is due, and one that is taken back before
+            // that costs nothing.
+            patience: (heartbeat * 3).min(election_min * 3 / 4),
             born: Instant::now(),
             strike: Notify::new(),
-            struck: Mutex::default(),
+            inner: Mutex::default(),
             hurried: AtomicU32::new(0),
         }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Between two strikes.
@@ -42,13 +54,25 @@ impl Beats {
         self.heartbeat
     }
 
+    /// How long after a strike the next one is late.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// A heartbeat went out or came in.
     pub(crate) fn strike(&self) {
-        *self.struck.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let now = Instant::now();
+        let mut inner = self.inner();
+        inner.struck = Some(now);
+        // Whoever does not wait any more hears nothing of it.
+        for (_, waiting) in inner.waiting.extract_if(.., |(from, _)| *from <= now) {
+            let _ = waiting.send(());
+        }
+        drop(inner);
         self.strike.notify_waiters();
     }
 
-    /// The next strike from now on, also before it is awaited.
+    /// The next strike from now on, also before it is awaited; or that it is late.
     pub(crate) fn strikes(&self) -> Notified<'_> {
         self.strike.notified()
     }
@@ -58,17 +82,35 @@ impl Beats {
         self.hurried.load(Ordering::SeqCst) == 0 && self.late() > Instant::now()
     }
 
-    /// Until when strikes may be waited for.
-    pub(crate) fn late(&self) -> Instant {
-        let struck = *self.struck.lock().unwrap_or_else(PoisonError::into_inner);
-        struck.map_or(self.born, |at| at + self.heartbeat * LATE)
+    /// Until when a strike may be waited for.
+    fn late(&self) -> Instant {
+        self.inner().struck.map_or(self.born, |at| at + self.patience)
+    }
+
+    /// Says when strikes stay away. Without it nobody may wait for one; runs as long as they do.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        loop {
+            let strike = self.strikes();
+            let late = self.late();
+            if late <= Instant::now() {
+                strike.await;
+                continue;
+            }
+            tokio::select! {
+                () = strike => {}
+                () = sleep_until(late) => {
+                    self.inner().waiting.clear();
+                    self.strike.notify_waiters();
+                }
+            }
+        }
     }
 
     /// While this lives, answers are taken in as they come.
-    pub(crate) fn hurry(&self) -> Hurry<'_> {
+    pub(crate) fn hurry(self: &Arc<Self>) -> Hurry {
         self.hurried.fetch_add(1, Ordering::SeqCst);
         self.strike.notify_waiters();
-        Hurry(self)
+        Hurry(self.clone())
     }
 
     /// The next whole multiple of this period, but for one that is (almost) now.
@@ -87,29 +129,36 @@ impl Beats {
     /// Waits until this period's next multiple is due, or rather for the strike next to it.
     pub(crate) async fn next(&self, period: Duration) {
         let due = self.due(period);
-        // Set once: strikes that stop on the way make it late once.
-        let late = match period >= self.heartbeat && self.late() > Instant::now() {
-            true => due + self.heartbeat * LATE,
-            false => due,
-        };
-        let mut late = pin!(sleep_until(late));
         let early = (self.heartbeat / 2).min(period / 4);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.strikes() => if Instant::now() + early >= due {
-                    return;
-                },
-                () = &mut late => return,
-            }
+        let strike = match period >= self.heartbeat {
+            true => self.first_from(due - early),
+            false => None,
+        };
+        let struck = match strike {
+            Some(strike) => strike.await.is_ok(),
+            None => false,
+        };
+        if !struck {
+            sleep_until(due).await;
         }
+    }
+
+    /// The first strike from a moment on; an error when strikes stay away. `None` when they already do.
+    fn first_from(&self, from: Instant) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.inner();
+        let counted_on = inner.struck.is_some_and(|at| at + self.patience > Instant::now());
+        counted_on.then(|| {
+            let (strike, struck) = oneshot::channel();
+            inner.waiting.push((from, strike));
+            struck
+        })
     }
 }
 
-/// Somebody waits for an answer.
-pub(crate) struct Hurry<'a>(&'a Beats);
+/// Somebody waits for what may lie there: see [`Group::hurry`](crate::Group::hurry).
+pub struct Hurry(Arc<Beats>);
 
-impl Drop for Hurry<'_> {
+impl Drop for Hurry {
     fn drop(&mut self) {
         self.0.hurried.fetch_sub(1, Ordering::SeqCst);
     }
@@ -120,10 +169,15 @@ mod tests {
     use super::*;
 
     const BEAT: Duration = Duration::from_millis(50);
+    const ELECTION: Duration = Duration::from_millis(200);
+
+    fn beats() -> Beats {
+        Beats::new(BEAT, ELECTION)
+    }
 
     /// When a wait for each period ends, with strikes at these moments: all in milliseconds of this member's life.
     async fn ends(period_ms: u64, strikes: &[u64]) -> u64 {
-        let beats = Beats::new(BEAT);
+        let beats = Arc::new(beats());
         let born = beats.born;
         beats.strike();
         let striking = async {
@@ -136,6 +190,7 @@ mod tests {
         tokio::select! {
             () = beats.next(Duration::from_millis(period_ms)) => {}
             () = striking => {}
+            () = beats.clone().keep() => {}
         }
         born.elapsed().as_millis() as u64
     }
@@ -152,9 +207,11 @@ mod tests {
             (100, &early[..], 80),
             // Shorter than what is between two strikes.
             (20, &steady[..], 20),
-            // The leader is gone: late by three heartbeats, once.
-            (200, &[10, 60], 350),
-            (200, &[], 350),
+            // The leader is gone: nobody waits for it longer than until that is known.
+            (200, &[10, 60], 210),
+            (200, &[10], 200),
+            (200, &[], 200),
+            (100, &[], 150),
         ] {
             assert_eq!(ends(period, strikes).await, expected, "{period} {strikes:?}");
         }
@@ -162,7 +219,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_strikes_a_period_ends_when_it_is_due() {
-        let beats = Beats::new(BEAT);
+        let beats = beats();
         assert!(!beats.are_calm());
         for due in [200, 400] {
             beats.next(Duration::from_millis(200)).await;
@@ -172,7 +229,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_calm_while_somebody_hurries_or_strikes_stay_away() {
-        let beats = Beats::new(BEAT);
+        let beats = Arc::new(beats());
         beats.strike();
         assert!(beats.are_calm());
         let hurries = (beats.hurry(), beats.hurry());
@@ -183,5 +240,23 @@ mod tests {
         assert!(beats.are_calm());
         sleep_until(beats.late()).await;
         assert!(!beats.are_calm());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_strike_is_for_whoever_waits_for_it_and_not_for_whoever_waits_for_a_later_one() {
+        let beats = beats();
+        beats.strike();
+        let at = |ms| beats.born + Duration::from_millis(ms);
+        let mut soon = beats.first_from(at(40)).unwrap();
+        let mut later = beats.first_from(at(90)).unwrap();
+        drop(beats.first_from(at(40)));
+        sleep_until(at(50)).await;
+        beats.strike();
+        assert!(soon.try_recv().is_ok() && later.try_recv().is_err());
+        assert_eq!(beats.inner().waiting.len(), 1);
+        sleep_until(at(100)).await;
+        beats.strike();
+        assert!(later.try_recv().is_ok());
+        assert!(beats.inner().waiting.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Brings one message to a member's peer port without taking part in the group: for a process that outlives its member.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -42,6 +42,7 @@ impl Courier {
             introduce: Arc::new(|_| {}),
             farewell: Arc::new(|_| {}),
             throttle: Throttle::default(),
+            spoken: Mutex::default(),
             #[cfg(test)]
             wire: std::sync::OnceLock::new(),
         };

@@ -7,6 +7,7 @@ use openraft::{LinearizerOption, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::beats::Hurry;
 use crate::errors::{AskError, NotLeading, ProposeError, StartError};
 use crate::machine::{Inbox, Machine, Peer};
 use crate::net::pool::CallError;
@@ -85,12 +86,22 @@ impl Group {
         self.node.beats.next(period).await;
     }
 
+    /// Between two heartbeats.
+    pub fn heartbeat(&self) -> Duration {
+        self.node.beats.heartbeat()
+    }
+
+    /// Until this is dropped, what comes at leisure is taken in as it comes.
+    pub fn hurry(&self) -> Hurry {
+        self.node.beats.hurry()
+    }
+
     /// Sends a message beside the log to the peer's `Inbox`.
     pub async fn ask(&self, id: u64, message: Vec<u8>, deadline: Duration) -> Result<Vec<u8>, AskError> {
         self.send(id, message, deadline, false).await
     }
 
-    /// The same where the answer may wait for the next heartbeat.
+    /// The same where message and answer may each lie until a heartbeat.
     pub async fn ask_at_leisure(
         &self,
         id: u64,
@@ -98,6 +109,20 @@ impl Group {
         deadline: Duration,
     ) -> Result<Vec<u8>, AskError> {
         self.send(id, message, deadline, true).await
+    }
+
+    /// Has the peer's `Inbox` handle, with its next heartbeat perhaps, what needs no answer.
+    pub async fn tell(&self, id: u64, message: Vec<u8>, deadline: Duration) -> Result<(), AskError> {
+        let addr = self.addr_of(id).ok_or(AskError::NoSuchPeer(id))?;
+        if self.node.pools.leisure(&addr) != Lane::Leisure {
+            return self.send(id, message, deadline, true).await.map(drop);
+        }
+        let pool = self.node.pools.pool(&addr, id, Lane::Leisure);
+        let told = pool.tell(&Request::Tell(message), deadline).await;
+        told.map_err(|e| AskError::Unreachable {
+            addr,
+            why: e.to_string(),
+        })
     }
 
     async fn send(
@@ -108,7 +133,11 @@ impl Group {
         leisure: bool,
     ) -> Result<Vec<u8>, AskError> {
         let addr = self.addr_of(id).ok_or(AskError::NoSuchPeer(id))?;
-        let pool = self.node.pools.pool(&addr, id, Lane::Message);
+        let lane = match leisure {
+            true => self.node.pools.leisure(&addr),
+            false => Lane::Message,
+        };
+        let pool = self.node.pools.pool(&addr, id, lane);
         let unreachable = |why: String| AskError::Unreachable {
             addr: addr.clone(),
             why,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, Instant, ServerState};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::node::Node;
 use crate::types::{Member, Raft, StoredMembership, metrics, node_id};
@@ -95,7 +95,7 @@ pub(crate) async fn tend(node: Arc<Node>) {
                 }
             }
         }
-        sleep(TEND).await;
+        node.beats.next(TEND).await;
     }
 }
 

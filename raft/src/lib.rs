@@ -57,6 +57,7 @@ mod ticks;
 mod types;
 mod wire;
 
+pub use beats::Hurry;
 pub use courier::Courier;
 pub use errors::{AskError, NotLeading, ProposeError, StartError};
 pub use group::Group;

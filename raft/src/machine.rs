@@ -3,6 +3,7 @@
 use crate::status::Lead;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// The replicated state machine. Deterministic: the same commands in the same order give the same bytes.
 pub trait Machine: Send + 'static {
@@ -29,8 +30,13 @@ pub trait Inbox: Send + Sync + 'static {
     fn admits(&self, _peer: &Peer) -> Result<(), String> {
         Ok(())
     }
-    /// Answers one message of an authenticated peer.
-    fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>>;
+    /// Answers one message of an authenticated peer, which lay here unread for so long at most.
+    fn handle(
+        &self,
+        from: Peer,
+        message: Vec<u8>,
+        lain: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>>;
 }
 
 /// A member of the group as its peers know it.

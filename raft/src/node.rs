@@ -197,7 +197,9 @@ impl Node {
         if hello.to != 0 && hello.to != me.id {
             return Acceptance::OtherId;
         }
-        if hello.lane != Lane::Message && (hello.to == 0 || hello.id == 0 || self.raft.get().is_none()) {
+        if !matches!(hello.lane, Lane::Message | Lane::Leisure)
+            && (hello.to == 0 || hello.id == 0 || self.raft.get().is_none())
+        {
             return Acceptance::NotReady;
         }
         match self.membership() {

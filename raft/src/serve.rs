@@ -40,8 +40,16 @@ impl Session {
         Session { peer, incoming: None }
     }
 
-    /// One request, one answer.
-    pub(crate) async fn serve(&mut self, node: &Arc<Node>, request: Request) -> Response {
+    /// A message that nobody answers; of whoever has no place in the group it is not taken in.
+    pub(crate) async fn told(&self, node: &Node, message: Vec<u8>, lain: Duration) {
+        if node.inbox.admits(&self.peer).is_ok() {
+            let heard = node.inbox.handle(self.peer.clone(), message, lain);
+            let _ = timeout(WORK, heard).await;
+        }
+    }
+
+    /// One request, which lay unread for so long at most, and one answer.
+    pub(crate) async fn serve(&mut self, node: &Arc<Node>, request: Request, lain: Duration) -> Response {
         // Whoever was taken out may know that there is a group: then it asks to join, and hears why not.
         if let Request::Standing { .. } = request {
             return standing(node);
@@ -52,7 +60,7 @@ impl Session {
         match request {
             Request::Watch { applied, leader } => portless::tell(node, applied, leader).await,
             Request::Message(message) => {
-                match timeout(WORK, node.inbox.handle(self.peer.clone(), message)).await {
+                match timeout(WORK, node.inbox.handle(self.peer.clone(), message, lain)).await {
                     Ok(answer) => Response::Message(answer),
                     Err(_) => Response::Refused(format!("the message was not answered within {WORK:?}")),
                 }

@@ -69,6 +69,7 @@ pub(crate) async fn start(
     node.settled.store(known.settled(), Ordering::SeqCst);
     node.spawn(listen(node.clone(), listener));
     node.spawn(observe::observe(node.clone()));
+    node.spawn(node.beats.clone().keep());
     node.spawn(ticks::pace(node.clone()));
     node.spawn(join::tend(node.clone()));
     node.spawn(form::enter(node.clone(), machine, known));
@@ -110,7 +111,10 @@ pub(crate) fn assemble(
             changed.notify_one();
         })
     };
-    let beats = Arc::new(Beats::new(Duration::from_millis(settings.heartbeat_ms)));
+    let beats = Arc::new(Beats::new(
+        Duration::from_millis(settings.heartbeat_ms),
+        Duration::from_millis(settings.election_min_ms),
+    ));
     let dialer = Dialer {
         credentials: credentials.clone(),
         identity: identity.clone(),
@@ -118,6 +122,7 @@ pub(crate) fn assemble(
         introduce,
         farewell,
         throttle: Throttle::default(),
+        spoken: Mutex::default(),
         #[cfg(test)]
         wire: OnceLock::new(),
     };

@@ -1,17 +1,18 @@
 //! openraft's ticks, beating only where something can come of them, and the leader's heartbeats.
 //!
-//! openraft looks at its timers every 13/64 of what it takes for a heartbeat (`form::config`), which is 41 times a second where
-//! a leader's are 50 ms apart, on every node, for ever. That is most of what an idle cluster would cost. A follower's tick does nothing but ask whether its leader has
-//! been silent for an election timeout, and a leader's does nothing but send a heartbeat when one is due. So a follower
-//! does without ticks until the leader has been silent for half of `election_min`, and a leader sends its heartbeats
-//! from here. Whoever is neither ticks as openraft means it; and ticks return when this task ends, however it ends.
+//! openraft looks at its timers every 13/64 of what it takes for a heartbeat (`form::config`), which is 41 times a second
+//! where a leader's are 50 ms apart, on every node, for ever. That is most of what an idle cluster would cost. A follower's
+//! tick does nothing but ask whether its leader has been silent for an election timeout, and a leader's does nothing but
+//! send a heartbeat when one is due. So a follower does without ticks until the leader's next heartbeat is late (`beats`;
+//! at three quarters of `election_min` at the latest), and a leader sends its heartbeats from here. Whoever is neither
+//! ticks as openraft means it; and ticks return when this task ends, however it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::metronome::Metronome;
 use crate::node::Node;
@@ -22,8 +23,8 @@ use crate::types::Raft;
 enum Pace {
     /// It leads: a heartbeat now, and the next one after this long.
     Lead(Duration),
-    /// Its leader has been heard: nothing can be due for this long.
-    Rest(Duration),
+    /// Its leader has been heard: nothing can be due until its next heartbeat, or until that is late.
+    Rest,
     /// Nobody leads, or the leader is silent: openraft's own ticks.
     Tick(Duration),
 }
@@ -31,7 +32,7 @@ enum Pace {
 /// Runs until the node is closed.
 pub(crate) async fn pace(node: Arc<Node>) {
     let heartbeat = Duration::from_millis(node.settings.heartbeat_ms);
-    let patience = Duration::from_millis(node.settings.election_min_ms / 2);
+    let patience = node.beats.patience();
     let raft = loop {
         match node.raft.get() {
             Some(raft) => break raft,
@@ -40,8 +41,10 @@ pub(crate) async fn pace(node: Arc<Node>) {
     };
     let ticks = Ticks(raft);
     let trigger = raft.trigger();
+    let mut leadership = raft.server_metrics();
     let mut metronome = None;
     loop {
+        let strike = node.beats.strikes();
         let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
         let silence = node.heard_at().map(|at| at.elapsed());
         if !leads {
@@ -57,10 +60,15 @@ pub(crate) async fn pace(node: Arc<Node>) {
                 metronome.get_or_insert_with(|| Metronome::new(next)).tick().await;
                 continue;
             }
-            Pace::Rest(wait) => {
+            Pace::Rest => {
                 ticks.beat(false);
-                // Looked at with every heartbeat, or the timer would be one that fires.
-                let _ = timeout(wait, node.beats.strikes()).await;
+                // Another node may have handed the lead over to this one.
+                tokio::select! {
+                    () = strike => {}
+                    changed = leadership.changed() => if changed.is_err() {
+                        return;
+                    },
+                }
                 continue;
             }
             Pace::Tick(wait) => {
@@ -75,7 +83,7 @@ pub(crate) async fn pace(node: Arc<Node>) {
 fn choose(leads: bool, silence: Option<Duration>, heartbeat: Duration, patience: Duration) -> Pace {
     match silence {
         _ if leads => Pace::Lead(heartbeat),
-        Some(silence) if silence < patience => Pace::Rest(patience.saturating_sub(silence)),
+        Some(silence) if silence < patience => Pace::Rest,
         _ => Pace::Tick(heartbeat),
     }
 }
@@ -124,8 +132,8 @@ mod tests {
         assert_eq!(
             text.join("\n"),
             "false None: Tick(50ms)\n\
-             false Some(0): Rest(150ms)\n\
-             false Some(149): Rest(1ms)\n\
+             false Some(0): Rest\n\
+             false Some(149): Rest\n\
              false Some(150): Tick(50ms)\n\
              false Some(10000): Tick(50ms)\n\
              true None: Lead(50ms)\n\

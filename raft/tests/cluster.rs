@@ -11,6 +11,8 @@ mod common;
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use common::{Cluster, logs};
 use matriarch_raft::{AskError, ProposeError};
 
@@ -282,6 +284,43 @@ async fn messages_travel_beside_the_log_with_the_senders_proven_name() {
     assert_eq!(answer, format!("node{}:report", (leader + 1) % 3).into_bytes());
     let unknown = from.ask(42, Vec::new(), Duration::from_secs(1)).await;
     assert_eq!(unknown, Err(AskError::NoSuchPeer(42)));
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_hurry_arrives_and_what_needs_no_answer_gets_none() {
+    logs();
+    let mut cluster = Cluster::new(3);
+    for i in 0..3 {
+        cluster.start(i).await;
+    }
+    let leader = cluster.leader().await;
+    let (i, to) = ((leader + 1) % 3, cluster.id(leader).await);
+    let knows = |s: &matriarch_raft::Status| s.voters.iter().any(|voter| voter.id == to);
+    cluster.wait(i, "the follower that knows its voters", knows).await;
+    let from = cluster.group(i).clone();
+    let mut heard = cluster.running[leader].as_ref().unwrap().heard.clone();
+    // The first one learns what the peer speaks; from then on there is a lane for it.
+    for turn in ["one", "two", "three"] {
+        let answer = from.ask_at_leisure(to, turn.into(), common::STEP).await;
+        assert_eq!(answer.unwrap(), format!("node{i}:{turn}").into_bytes());
+        let told = format!("told {turn}");
+        from.tell(to, told.clone().into(), common::STEP).await.unwrap();
+        let arrived = heard.wait_for(|heard| heard.contains(&format!("node{i}:{told}")));
+        timeout(common::STEP, arrived)
+            .await
+            .unwrap_or_else(|_| panic!("{told:?} does not arrive"))
+            .unwrap();
+    }
+    assert_eq!(
+        from.tell(42, Vec::new(), Duration::from_secs(1)).await,
+        Err(AskError::NoSuchPeer(42))
+    );
+    cluster.stop(leader).await;
+    let noticed = async { while from.tell(to, b"anybody?".to_vec(), common::STEP).await.is_ok() {} };
+    timeout(common::STEP, noticed)
+        .await
+        .expect("it goes on telling a member that is gone");
     cluster.close().await;
 }
 

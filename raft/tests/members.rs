@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{Applied, Cluster, Recorder, Running, logs};
 use matriarch_raft::{Group, Inbox, Peer, Settings, Status, recover};
@@ -32,7 +33,12 @@ impl Inbox for Door {
         }
     }
 
-    fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+    fn handle(
+        &self,
+        from: Peer,
+        message: Vec<u8>,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
         Box::pin(async move { [from.name.as_bytes(), b":", &message].concat() })
     }
 }
@@ -53,7 +59,12 @@ async fn start_as(cluster: &mut Cluster, i: usize, settings: Settings, out: &Out
     let group = Group::start(settings, machine, Arc::new(Door(out.clone())))
         .await
         .unwrap();
-    cluster.running[i] = Some(Running { group, applied });
+    let heard = tokio::sync::watch::channel(Vec::new()).1;
+    cluster.running[i] = Some(Running {
+        group,
+        applied,
+        heard,
+    });
 }
 
 async fn three(n: usize, out: &Out) -> Cluster {

@@ -70,6 +70,11 @@ impl View<'_> {
         (3 * self.settings.report_interval_ms).max(600)
     }
 
+    /// The shortest silence that means anything.
+    pub fn patience_ms(&self) -> u64 {
+        fence::limit_ms(self).min(self.silence_ms())
+    }
+
     /// The newest report of a member that is not silent.
     pub fn fresh(&self, name: &MemberName) -> Option<&Heard> {
         self.heard
@@ -115,11 +120,7 @@ impl View<'_> {
 
     /// Until time alone may change the verdict, milliseconds: a silence means more from then on, or a lease is over.
     pub fn changes_in_ms(&self) -> Option<u64> {
-        let limits = [
-            2 * self.settings.report_interval_ms,
-            fence::limit_ms(self),
-            self.silence_ms() + 1,
-        ];
+        let limits = [fence::limit_ms(self), self.silence_ms() + 1];
         let silence = |heard: &Heard| {
             let silent = self.now.since(heard.at);
             limits.map(|limit| limit.saturating_sub(silent))

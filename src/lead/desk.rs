@@ -191,7 +191,8 @@ impl Desk {
         self.wake();
     }
 
-    /// Stores a report. Answers the peer address of another live node of the same name, whose report it keeps.
+    /// Stores a report that came at `now`. Answers the peer address of another live node of the same name, whose report it
+    /// keeps.
     pub fn hear(
         &self,
         mut report: Report,
@@ -202,6 +203,7 @@ impl Desk {
         let mut inner = self.lock();
         let name = report.member().clone();
         let old = inner.heard.get(&name);
+        let now = old.map_or(now, |old| now.max(old.at));
         if let Some(other) = old
             && is_another(&other.report.info, &report.info)
             && now < lease::move_at(other.at, None, state.wait_ttl_ms.max(SAME_NAME_MS))
@@ -248,6 +250,12 @@ impl Desk {
             self.wake();
         }
         None
+    }
+
+    /// For how long this node has had no report from a member, milliseconds.
+    pub fn silence_ms(&self, member: &MemberName, now: Moment) -> Option<u64> {
+        let inner = self.lock();
+        inner.heard.get(member).map(|heard| now.since(heard.at))
     }
 
     /// All newest reports with their ages.
@@ -340,8 +348,7 @@ impl Desk {
         let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
         let candidates = state.members.keys().map(judged).collect();
         let changes_in_ms = view.changes_in_ms();
-        // The shortest silence that means anything is two intervals long.
-        let patience = agreed.settings.report_interval_ms.saturating_mul(2);
+        let patience = view.patience_ms();
         let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
         let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);
         let standing = Standing {

@@ -13,6 +13,7 @@ use matriarch_raft::{Group, Inbox, Peer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What a primary said of its gate, in a report that it sent to this node itself.
@@ -95,8 +96,9 @@ impl Mailroom {
         done.map_or(PeerReply::NotLeader, PeerReply::Done)
     }
 
-    /// Stores a report and answers it. The lease is confirmed by a quorum *after* the report arrived.
-    pub async fn receive(&self, report: Report) -> PeerReply {
+    /// Stores a report, which has been here since `at`, and answers it. The lease is confirmed by a quorum *after* the report
+    /// was read.
+    pub async fn receive(&self, report: Report, at: Moment) -> PeerReply {
         let state = self.state.borrow().clone();
         let settings = self.settings.borrow().clone();
         let asks = match report.tenure {
@@ -106,7 +108,7 @@ impl Mailroom {
         let could_bear = report.bearing != Bearing::No;
         let (sent_at, member) = (report.sent_at, report.member().clone());
         let opens = self.note_gate(&report, &state, clock::now());
-        let duplicate_of = self.desk.hear(report, &state, &settings, clock::now());
+        let duplicate_of = self.desk.hear(report, &state, &settings, at);
         let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;
         };
@@ -156,12 +158,20 @@ impl Inbox for Mailroom {
         membership::refusal(&self.state.borrow(), &peer.name, peer.id, in_raft).map_or(Ok(()), Err)
     }
 
-    fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+    fn handle(
+        &self,
+        from: Peer,
+        message: Vec<u8>,
+        lain: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
         Box::pin(async move {
             let reply = match envelope::open(Kind::Message, &message) {
                 // The sender speaks for itself only: the name was proven when the connection was made.
                 Ok(PeerMessage::Report(report)) if report.member().as_str() == from.name => {
-                    self.receive(*report).await
+                    // A member that dies is silent from its last report on, not from the reading of it.
+                    let lain_ms = u64::try_from(lain.as_millis()).unwrap_or(u64::MAX);
+                    let at = Moment(clock::now().0.saturating_sub(lain_ms));
+                    self.receive(*report, at).await
                 }
                 Ok(PeerMessage::Report(report)) => {
                     tracing::warn!(peer = %from.name, "refused a report in the name of {}", report.member());

@@ -172,9 +172,12 @@ pub(super) fn refusal(state: &State, name: &str, id: u64, in_raft: impl Fn(u64) 
 /// leads.
 pub async fn see_off(group: Group, mut states: watch::Receiver<Arc<State>>) {
     loop {
-        // Timing out is the normal case; nothing is agreed any more once the group has ended.
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, states.changed()).await {
-            return;
+        tokio::select! {
+            // Nothing is agreed any more once the group has ended.
+            changed = states.changed() => if changed.is_err() {
+                return;
+            },
+            () = group.beat(LOOK_EVERY) => {}
         }
         let state = states.borrow_and_update().clone();
         let lead = || group.status().borrow().lead.is_some();
@@ -329,7 +332,12 @@ mod tests {
     struct Nobody;
 
     impl matriarch_raft::Inbox for Nobody {
-        fn handle(&self, _: Peer, _: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+        fn handle(
+            &self,
+            _: Peer,
+            _: Vec<u8>,
+            _: Duration,
+        ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
             Box::pin(std::future::ready(Vec::new()))
         }
     }

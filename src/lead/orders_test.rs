@@ -18,7 +18,12 @@ struct Door {
 }
 
 impl Inbox for Door {
-    fn handle(&self, _: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+    fn handle(
+        &self,
+        _: Peer,
+        message: Vec<u8>,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
         Box::pin(async move {
             self.taken.fetch_add(1, Ordering::SeqCst);
             let Ok(PeerMessage::Order(order)) = envelope::open(Kind::Message, &message) else {

@@ -42,6 +42,8 @@ pub async fn run(
     let mut stuck_since: Option<Moment> = None;
     let mut turn = 0_usize;
     let mut next = Some(TICK);
+    // While anything may be wrong nobody's report lies unread.
+    let mut alert = None;
     loop {
         let leads = status.borrow().lead.is_some();
         let tick = async {
@@ -81,8 +83,14 @@ pub async fn run(
             None => Some(TICK),
         };
         let Some(judgement) = judgement else {
+            alert = None;
             continue;
         };
+        if judgement.calm {
+            alert = None;
+        } else if alert.is_none() {
+            alert = Some(group.hurry());
+        }
         say(&judgement, &mut said);
         if judgement.wants_news && clock::now().since(poked) >= POKE_EVERY_MS {
             poked = clock::now();

@@ -5,7 +5,7 @@ use super::tenancy::Tenancy;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{
-    Answer, LeaseFacts, Moment, PeerMessage, PeerReply, Report, Revision, Seen, Settings, Standing,
+    Answer, LeaseFacts, Moment, PeerMessage, PeerReply, Report, Revision, Seen, Settings, Standing, Tenure,
 };
 use crate::lead::{Gate, Mailroom};
 use matriarch_raft::Group;
@@ -101,60 +101,67 @@ impl Reporter {
                     .entry(id)
                     .or_insert_with(|| tokio::spawn(self.clone().send_to(id, id == me)).abort_handle());
             }
-            // Timing out is the normal case.
-            let _ = tokio::time::timeout(LOOK_EVERY, status.changed()).await;
+            tokio::select! {
+                _ = status.changed() => {}
+                () = self.group.beat(LOOK_EVERY) => {}
+            }
         }
     }
 
     async fn send_to(mut self, id: u64, own: bool) {
         let mut asked = JoinSet::new();
+        let mut is_news = true;
         loop {
             let now = clock::now();
             // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
+            // What lies for a heartbeat must not lie for an interval.
+            let waits = !is_news && interval >= 2 * self.group.heartbeat();
             let next = self.group.beat(interval);
             tokio::pin!(next);
             let full = asked.len() >= UNANSWERED;
             if self.tenancy.may_report(now) && !full {
-                asked.spawn(self.clone().ask(id, own, now));
+                asked.spawn(self.clone().ask(id, own, now, waits));
             }
             // An answer may wait for a heartbeat or for a node that is gone; the next report does not wait for the answer.
-            loop {
+            is_news = loop {
                 tokio::select! {
-                    () = &mut next => break,
+                    () = &mut next => break full && is_news,
                     changed = self.urgent.changed() => match changed {
-                        Ok(()) => break,
+                        Ok(()) => break true,
                         Err(_) => return,
                     },
-                    Ok(()) = self.gate.changed() => break,
+                    Ok(()) = self.gate.changed() => break true,
                     // What had no room is owed: it may have been urgent.
-                    Some(_) = asked.join_next() => if full { break },
+                    Some(_) = asked.join_next() => if full { break is_news },
                 }
-            }
+            };
         }
     }
 
-    async fn ask(self, id: u64, own: bool, now: Moment) {
+    /// `waits`: it is no news, and may lie until a heartbeat; not so where a primary needs its next lease.
+    async fn ask(self, id: u64, own: bool, now: Moment, waits: bool) {
         let mut report = Report::clone(&self.report.borrow());
         report.sent_at = now;
         let position = report.postgres.as_ref().and_then(|postgres| postgres.location);
         self.tenancy.note_position(position);
         if own {
-            let reply = self.mailroom.receive(report).await;
+            let reply = self.mailroom.receive(report, now).await;
             self.take(reply);
         } else {
+            let needs_lease = matches!(report.tenure, Tenure::Holding { .. }) && !self.tenancy.lasts(now);
             let message = envelope::seal(Kind::Message, &PeerMessage::Report(Box::new(report)));
             // Only the leader's answer says anything.
-            let leads = self
-                .group
-                .status()
-                .borrow()
-                .leader
-                .as_ref()
-                .is_some_and(|leader| leader.id == id);
-            let answer = match leads {
-                true => self.group.ask(id, message, ASK_DEADLINE).await,
-                false => self.group.ask_at_leisure(id, message, ASK_DEADLINE).await,
+            let leader = self.group.status().borrow().leader.as_ref().map(|peer| peer.id);
+            let another_leads = leader.is_some_and(|leader| leader != id);
+            let answer = if !waits || needs_lease {
+                self.group.ask(id, message, ASK_DEADLINE).await
+            } else if another_leads {
+                // Whether it arrives shows in nothing here.
+                let _ = self.group.tell(id, message, ASK_DEADLINE).await;
+                return;
+            } else {
+                self.group.ask_at_leisure(id, message, ASK_DEADLINE).await
             };
             if let Ok(bytes) = answer
                 && let Ok(reply) = envelope::open::<PeerReply>(Kind::Reply, &bytes)

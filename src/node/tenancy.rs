@@ -33,6 +33,8 @@ pub struct Tenancy {
 struct Inner {
     epoch: Epoch,
     until: Moment,
+    /// How long the last grant was for.
+    ttl_ms: u64,
     /// The epoch whose deadline the guard is given.
     armed: Option<Epoch>,
     loop_at: Moment,
@@ -59,6 +61,12 @@ impl Tenancy {
     pub fn lease(&self) -> (Epoch, Moment) {
         let inner = self.lock();
         (inner.epoch, inner.until)
+    }
+
+    /// Whether more than half of it is left, so that its renewal can wait for a heartbeat.
+    pub fn lasts(&self, now: Moment) -> bool {
+        let inner = self.lock();
+        inner.until.since(now) > inner.ttl_ms / 2
     }
 
     /// The node loop passed.
@@ -94,6 +102,7 @@ impl Tenancy {
         }
         inner.epoch = grant.epoch;
         inner.until = until;
+        inner.ttl_ms = grant.ttl_ms;
     }
 
     /// The cluster is paused: a lease that runs has no end any more. One that is over stays so.

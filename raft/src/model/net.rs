@@ -80,7 +80,7 @@ impl Wire {
         let mut reply = Some(reply);
         // What Raft sends may come twice; a proposal over a connection cannot.
         let copies = match hello.lane {
-            Lane::Message => 1,
+            Lane::Message | Lane::Leisure => 1,
             _ => ways.len(),
         };
         for way in ways.into_iter().take(copies) {
@@ -121,7 +121,7 @@ fn arrive(world: &Arc<World>, from: usize, to: usize, hello: Hello, bytes: &[u8]
     let request: Request = open(bytes).unwrap();
     let (world, served) = (world.clone(), node.clone());
     node.spawn(async move {
-        let response = Session::new(peer).serve(&served, request).await;
+        let response = Session::new(peer).serve(&served, request, Duration::ZERO).await;
         go_back(&world, to, from, reply, Ok(response));
     });
 }

@@ -112,7 +112,7 @@ impl Machine for List {
 struct Deaf;
 
 impl Inbox for Deaf {
-    fn handle(&self, _: Peer, _: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+    fn handle(&self, _: Peer, _: Vec<u8>, _: Duration) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
         Box::pin(async { Vec::new() })
     }
 }
@@ -246,6 +246,7 @@ impl World {
             .starts(site, vote.map(|v| (v.leader_id.term, v.leader_id.node_id)));
         let seed = self.dice().next();
         node.spawn(observe::observe(node.clone()));
+        node.spawn(node.beats.clone().keep());
         node.spawn(ticks::pace(node.clone()));
         node.spawn(join::tend(node.clone()));
         node.spawn(Runtime::scope(seed, form::enter(node.clone(), machine, known)));

@@ -1,11 +1,14 @@
-//! A question whose answer may lie until this node is awake anyway.
+//! What may lie until this node is awake anyway.
 //!
-//! The answer to a heartbeat is such a one, and what a peer that does not lead says to a report: read as it comes it would
-//! wake the node for each, a third of all that a leader at rest is woken for.
+//! The answer to a heartbeat may, and what a peer that does not lead says to a report, and on a lane of its own the regular
+//! report itself: read as they come they would wake the node for each, half of all that a leader at rest is woken for.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -21,25 +24,54 @@ pub(crate) async fn exchange(
     until: Instant,
 ) -> Option<io::Result<Vec<u8>>> {
     let unhurried = frames.unhurried();
-    let answer = {
-        let mut answer = pin!(frames.exchange(body));
-        loop {
-            let strike = beats.strikes();
-            let (calm, late) = (beats.are_calm(), beats.late());
-            unhurried.store(calm, Ordering::SeqCst);
-            let over = Instant::now() + beats.heartbeat() / 8 >= until;
-            tokio::select! {
-                biased;
-                answer = &mut answer => break Some(answer),
-                () = std::future::ready(()), if over => break None,
-                () = strike => {}
-                () = sleep_until(if calm { late } else { until }) => {}
-            }
+    let (answer, _) = with_strikes(beats, unhurried, until, frames.exchange(body)).await?;
+    Some(answer)
+}
+
+/// Waits in the same way for the head of the next frame. Says how long that may have lain there at most.
+pub(crate) async fn head(
+    beats: &Beats,
+    frames: &mut Frames,
+    until: Instant,
+) -> Option<io::Result<(Option<usize>, Duration)>> {
+    let unhurried = frames.unhurried();
+    let (head, lain) = with_strikes(beats, unhurried, until, frames.head()).await?;
+    Some(head.map(|head| (head, lain)))
+}
+
+/// Polls with every strike what is not woken. Says for how long nobody had looked when it was there.
+async fn with_strikes<T>(
+    beats: &Beats,
+    unhurried: Arc<AtomicBool>,
+    until: Instant,
+    what: impl Future<Output = T>,
+) -> Option<(T, Duration)> {
+    let mut what = pin!(what);
+    let mut looked = None;
+    let done = loop {
+        let strike = beats.strikes();
+        let calm = beats.are_calm();
+        unhurried.store(calm, Ordering::SeqCst);
+        let now = Instant::now();
+        let over = now + beats.heartbeat() / 8 >= until;
+        let mut polls = 0_u32;
+        let polled = poll_fn(|cx| {
+            polls += 1;
+            what.as_mut().poll(cx)
+        });
+        tokio::select! {
+            biased;
+            () = strike => {}
+            // What is there with a later poll has woken this task.
+            done = polled => break Some((done, looked.filter(|_| polls == 1))),
+            () = std::future::ready(()), if over => break None,
+            () = sleep_until(until), if !calm => {}
         }
+        looked = calm.then_some(now);
     };
-    // The next question may be one whose answer is waited for.
+    // What comes next may be waited for.
     unhurried.store(false, Ordering::SeqCst);
-    answer
+    done.map(|(done, looked)| (done, looked.map_or(Duration::ZERO, |at| at.elapsed())))
 }
 
 #[cfg(test)]
@@ -60,6 +92,12 @@ mod tests {
     const RARELY: Duration = Duration::from_secs(3_600);
     /// What a woken reader would have needed to be done.
     const MOMENT: Duration = Duration::from_millis(100);
+
+    fn beats(heartbeat: Duration) -> Arc<Beats> {
+        let beats = Arc::new(Beats::new(heartbeat, 3 * heartbeat));
+        tokio::spawn(beats.clone().keep());
+        beats
+    }
 
     async fn ends() -> (Frames, Frames) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -98,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_wakes_nobody_and_is_found_with_the_next_strike() {
-        let beats = Arc::new(Beats::new(RARELY));
+        let beats = beats(RARELY);
         beats.strike();
         let (mut asked, _peer) = answered(&beats).await;
         assert!(timeout(MOMENT, &mut asked).await.is_err(), "it was woken");
@@ -107,8 +145,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_wakes_nobody_and_says_how_long_it_may_have_lain() {
+        let beats = beats(RARELY);
+        beats.strike();
+        let (mut mine, mut peer) = ends().await;
+        let began = Instant::now();
+        let reading = tokio::spawn({
+            let beats = beats.clone();
+            async move {
+                let read = head(&beats, &mut mine, began + RARELY).await;
+                (read.unwrap().unwrap(), mine)
+            }
+        });
+        tokio::pin!(reading);
+        assert!(
+            timeout(MOMENT, &mut reading).await.is_err(),
+            "nothing is there yet"
+        );
+        peer.write(b"regular").await.unwrap();
+        assert!(timeout(MOMENT, &mut reading).await.is_err(), "it was woken");
+        beats.strike();
+        let ((length, lain), mut mine) = timeout(PATIENCE, reading).await.expect("no strike").unwrap();
+        assert_eq!(length, Some(7));
+        assert!((MOMENT..=began.elapsed()).contains(&lain), "{lain:?}");
+        assert_eq!(mine.body(7).await.unwrap(), b"regular");
+
+        // Whoever hurries is woken by what comes: that has not lain.
+        let _hurry = beats.hurry();
+        peer.write(b"news").await.unwrap();
+        let (length, lain) = head(&beats, &mut mine, Instant::now() + RARELY)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!((length, lain), (Some(4), Duration::ZERO));
+    }
+
+    #[tokio::test]
     async fn whoever_hurries_finds_what_lies_there_and_what_comes() {
-        let beats = Arc::new(Beats::new(RARELY));
+        let beats = beats(RARELY);
         beats.strike();
         let (asked, _peer) = answered(&beats).await;
         let hurry = beats.hurry();
@@ -122,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn strikes_that_stay_away_are_not_waited_for() {
-        let beats = Arc::new(Beats::new(MOMENT));
+        let beats = beats(MOMENT);
         beats.strike();
         let (asked, _peer) = answered(&beats).await;
         assert_eq!(found(asked).await.unwrap().unwrap(), b"well");
@@ -130,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_answer_it_ends_in_time_and_with_the_connection_at_once() {
-        let beats = Arc::new(Beats::new(MOMENT));
+        let beats = beats(MOMENT);
         beats.strike();
         let (mine, _peer) = ends().await;
         assert!(found(ask(&beats, mine, MOMENT)).await.is_none());

@@ -1,23 +1,26 @@
 //! The listening side: accepts, authenticates, serves one request after the other.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::machine::Peer;
 use crate::net::auth;
+use crate::net::leisure;
 use crate::net::pool::HANDSHAKE;
 use crate::node::Node;
 use crate::serve::Session;
 use crate::wire::envelope::{open, seal};
+use crate::wire::message::{Lane, Request};
 
 /// Connections that may be in their handshake at once.
 const STRANGERS: usize = 32;
-/// Authenticated connections; four lanes of a few members with room for many concurrent messages.
+/// Authenticated connections; five lanes of a few members with room for many concurrent messages.
 const CONNECTIONS: usize = 512;
 /// A connection on which nothing is asked for so long is closed; the caller opens another when it needs one.
 const IDLE: Duration = Duration::from_secs(60);
@@ -54,7 +57,9 @@ pub(crate) async fn listen(node: Arc<Node>, listener: TcpListener) {
             let shaken = timeout(HANDSHAKE, shake(&node, tcp)).await;
             drop(permit);
             match shaken {
-                Ok(Ok((mut session, mut frames))) => serve(&node, &mut session, &mut frames).await,
+                Ok(Ok((mut session, mut frames, lane))) => {
+                    serve(&node, &mut session, &mut frames, lane).await;
+                }
                 Ok(Err(refusal)) => tell(&node, from.ip(), &refusal.to_string()),
                 Err(_) => tell(&node, from.ip(), &format!("no handshake within {HANDSHAKE:?}")),
             }
@@ -69,7 +74,7 @@ fn tell(node: &Node, from: std::net::IpAddr, why: &str) {
     }
 }
 
-async fn shake(node: &Arc<Node>, tcp: TcpStream) -> Result<(Session, auth::Frames), auth::Refusal> {
+async fn shake(node: &Arc<Node>, tcp: TcpStream) -> Result<(Session, auth::Frames, Lane), auth::Refusal> {
     tcp.set_nodelay(true)?;
     let (frames, hello) = auth::answer(&node.credentials, node.identity(), tcp, |h| node.accept(h)).await?;
     let peer = Peer {
@@ -79,12 +84,21 @@ async fn shake(node: &Arc<Node>, tcp: TcpStream) -> Result<(Session, auth::Frame
     };
     node.introduce(peer.clone());
     node.pools.hurry(&peer.addr);
-    Ok((Session::new(peer), frames))
+    Ok((Session::new(peer), frames, hello.lane))
 }
 
-async fn serve(node: &Arc<Node>, session: &mut Session, frames: &mut auth::Frames) {
+/// Whoever waits for a frame is woken by it: it has not lain there.
+fn awaited<T>(head: io::Result<T>) -> io::Result<(T, Duration)> {
+    head.map(|head| (head, Duration::ZERO))
+}
+
+async fn serve(node: &Arc<Node>, session: &mut Session, frames: &mut auth::Frames, lane: Lane) {
     loop {
-        let Ok(Ok(Some(length))) = timeout(IDLE, frames.head()).await else {
+        let head = match lane {
+            Lane::Leisure => leisure::head(&node.beats, frames, Instant::now() + IDLE).await,
+            _ => timeout(IDLE, frames.head()).await.ok().map(awaited),
+        };
+        let Some(Ok((Some(length), lain))) = head else {
             return;
         };
         let Ok(Ok(body)) = timeout(FRAME, frames.body(length)).await else {
@@ -99,7 +113,11 @@ async fn serve(node: &Arc<Node>, session: &mut Session, frames: &mut auth::Frame
                 return;
             }
         };
-        let response = session.serve(node, request).await;
+        if let Request::Tell(message) = request {
+            session.told(node, message, lain).await;
+            continue;
+        }
+        let response = session.serve(node, request, lain).await;
         let Ok(bytes) = seal(&response) else {
             return;
         };

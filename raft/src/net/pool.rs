@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,6 +23,9 @@ use crate::wire::message::{Lane, Request, Response};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(300));
 /// A whole handshake, both sides.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
+/// A connection on which the peer's kernel confirms nothing for so long is over (TCP_USER_TIMEOUT, tcp(7)): to a machine that
+/// was lost, what nobody answers would else be sent for minutes after its return.
+const UNHEARD_MS: u32 = 5_000;
 /// Connections one lane may be opening to one peer at a time.
 const DIALS: usize = 2;
 /// Idle connections kept per lane and peer.
@@ -61,22 +65,30 @@ pub(crate) struct Dialer {
     pub(crate) introduce: Introduce,
     pub(crate) farewell: Farewell,
     pub(crate) throttle: Throttle,
+    /// The newest protocol that both sides speak, by the peer's address.
+    pub(crate) spoken: Mutex<HashMap<String, u16>>,
     /// A modelled network in place of connections.
     #[cfg(test)]
     pub(crate) wire: std::sync::OnceLock<crate::model::net::Wire>,
 }
 
 impl Dialer {
+    fn spoken(&self) -> MutexGuard<'_, HashMap<String, u16>> {
+        self.spoken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) async fn dial(&self, addr: &str, to: u64, lane: Lane) -> Result<Frames, String> {
         let tcp = timeout(self.connect, TcpStream::connect(addr))
             .await
             .map_err(|_| format!("{addr} does not accept a connection within {:?}", self.connect))?
             .map_err(|e| format!("{addr} cannot be connected: {e}"))?;
         tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+        setsockopt(&tcp, sockopt::TcpUserTimeout, &UNHEARD_MS).map_err(|e| e.to_string())?;
         let me = *self.identity.read().unwrap_or_else(PoisonError::into_inner);
         let shaken = timeout(HANDSHAKE, auth::call(&self.credentials, me, tcp, to, lane)).await;
         match shaken {
             Ok(Ok((frames, welcome))) => {
+                self.spoken().insert(addr.to_owned(), welcome.protocol);
                 (self.introduce)(Peer {
                     id: welcome.id,
                     name: welcome.name,
@@ -152,13 +164,7 @@ impl Pool {
         deadline: Duration,
         leisure: bool,
     ) -> Result<Response, CallError> {
-        let bytes = seal(request).map_err(|e| CallError::NotSent(e.to_string()))?;
-        if bytes.len() > self.lane.frame_limit() {
-            return Err(CallError::NotSent(format!(
-                "{} bytes are too large for one frame",
-                bytes.len()
-            )));
-        }
+        let bytes = self.sealed(request)?;
         #[cfg(test)]
         if let Some(wire) = self.dialer.wire.get() {
             let me = *self.dialer.identity.read().unwrap();
@@ -166,10 +172,7 @@ impl Pool {
             return wire.carry(&self.addr, hello, bytes, deadline).await;
         }
         let until = Instant::now() + deadline;
-        let mut frames = match timeout_at(until, self.checkout()).await {
-            Ok(frames) => frames.map_err(CallError::NotSent)?,
-            Err(_) => return Err(CallError::NotSent(format!("{} is not connected yet", self.addr))),
-        };
+        let mut frames = self.connected(until).await?;
         let lost = |why: String| CallError::Lost(format!("{}: {why}", self.addr));
         let answer = match leisure {
             true => leisure::exchange(&self.beats, &mut frames, &bytes, until).await,
@@ -185,6 +188,42 @@ impl Pool {
             (self.dialer.farewell)(Goodbye::Removed(why.clone()));
         }
         Ok(response)
+    }
+
+    /// Sends a request that nobody answers, over a lane of its own kind.
+    pub(crate) async fn tell(
+        self: &Arc<Self>,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        let bytes = self.sealed(request)?;
+        let until = Instant::now() + deadline;
+        let mut frames = self.connected(until).await?;
+        let lost = |why: String| CallError::Lost(format!("{}: {why}", self.addr));
+        match timeout_at(until, frames.write(&bytes)).await {
+            Ok(sent) => sent.map_err(|e| lost(e.to_string()))?,
+            Err(_) => return Err(lost(format!("it takes nothing in within {deadline:?}"))),
+        }
+        self.put_back(frames);
+        Ok(())
+    }
+
+    fn sealed(&self, request: &Request) -> Result<Vec<u8>, CallError> {
+        let bytes = seal(request).map_err(|e| CallError::NotSent(e.to_string()))?;
+        match bytes.len() > self.lane.frame_limit() {
+            true => Err(CallError::NotSent(format!(
+                "{} bytes are too large for one frame",
+                bytes.len()
+            ))),
+            false => Ok(bytes),
+        }
+    }
+
+    async fn connected(self: &Arc<Self>, until: Instant) -> Result<Frames, CallError> {
+        match timeout_at(until, self.checkout()).await {
+            Ok(frames) => frames.map_err(CallError::NotSent),
+            Err(_) => Err(CallError::NotSent(format!("{} is not connected yet", self.addr))),
+        }
     }
 
     async fn checkout(self: &Arc<Self>) -> Result<Frames, String> {
@@ -230,6 +269,8 @@ impl Pool {
                 state.not_before = Some(Instant::now() + pause.min(PAUSE.1));
                 state.last_error = why;
                 drop(state);
+                // Whoever lives there next may be an older one.
+                self.dialer.spoken().remove(&self.addr);
                 self.freed.notify_waiters();
             }
         }
@@ -306,8 +347,72 @@ impl Pools {
         }
     }
 
+    /// The lane for what is in no hurry: a peer that does not have it, or of which that is not known yet, hears it as ever.
+    pub(crate) fn leisure(&self, addr: &str) -> Lane {
+        let spoken = self.dialer.spoken().get(addr).copied();
+        match spoken.is_some_and(|protocol| protocol >= Lane::Leisure.since()) {
+            true => Lane::Leisure,
+            false => Lane::Message,
+        }
+    }
+
     /// Forgets the pools of ids that are no members (any more).
     pub(crate) fn keep_only(&self, wanted: impl Fn(&str, u64) -> bool) {
         self.pools().retain(|(addr, id, _), _| wanted(addr, *id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use super::*;
+
+    fn pools() -> Pools {
+        let credentials = Credentials {
+            cluster: "demo".to_owned(),
+            name: "a".to_owned(),
+            addr: "a:1".to_owned(),
+            password: "x".to_owned(),
+            tls: RwLock::new(None),
+        };
+        let dialer = Dialer {
+            credentials: Arc::new(credentials),
+            identity: Arc::default(),
+            connect: Duration::from_secs(1),
+            introduce: Arc::new(|_| {}),
+            farewell: Arc::new(|_| {}),
+            throttle: Throttle::default(),
+            spoken: Mutex::default(),
+            wire: std::sync::OnceLock::new(),
+        };
+        Pools::new(
+            dialer,
+            Arc::new(Beats::new(Duration::from_millis(50), Duration::from_millis(200))),
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_in_no_hurry_goes_as_ever_to_a_peer_that_may_be_an_older_one() {
+        // Bound, and listening to nobody.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = socket.local_addr().unwrap().to_string();
+        let pools = pools();
+        let lane = |protocol: Option<u16>| {
+            if let Some(protocol) = protocol {
+                pools.dialer.spoken().insert(addr.clone(), protocol);
+            }
+            pools.leisure(&addr)
+        };
+        assert_eq!(lane(None), Lane::Message);
+        assert_eq!(lane(Some(1)), Lane::Message);
+        assert_eq!(lane(Some(2)), Lane::Leisure);
+        let call = pools.pool(&addr, 0, Lane::Leisure);
+        let answer = call
+            .call(&Request::Message(Vec::new()), Duration::from_secs(10))
+            .await;
+        assert!(matches!(answer, Err(CallError::NotSent(_))), "{answer:?}");
+        assert_eq!(lane(None), Lane::Message, "whoever lives there next may be older");
     }
 }

@@ -98,6 +98,10 @@ fn handshake(text: &mut Text) {
         lane: Lane::Message,
         nonce: [7; 32],
     };
+    text.add(Hello {
+        lane: Lane::Leisure,
+        ..hello.clone()
+    });
     text.add(hello);
     let (cluster, name) = ("demo".to_owned(), "n1".to_owned());
     text.add(Welcome {
@@ -173,6 +177,7 @@ fn requests(text: &mut Text) {
         applied: 8,
         leader: 700,
     });
+    text.add(Request::Tell(vec![1]));
 }
 
 fn responses(text: &mut Text) {

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::wire::envelope::Sealed;
 use crate::wire::stored::{EntryBytes, LogIdBytes, SnapshotHead, VoteBytes};
 
-/// Protocols this program speaks; a rolling upgrade raises the upper end first.
-pub(crate) const PROTOCOL: (u16, u16) = (1, 1);
+/// Protocols this program speaks; a rolling upgrade raises the upper end first. 2 has [`Lane::Leisure`] and, on that lane
+/// only, [`Request::Tell`].
+pub(crate) const PROTOCOL: (u16, u16) = (1, 2);
 
 /// What a connection is for; each has its own, so that none waits behind another. Append, never insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,14 +20,24 @@ pub(crate) enum Lane {
     Snapshot,
     /// Everything beside the log.
     Message,
+    /// What is said beside the log at every interval: it may lie until the reader is awake anyway.
+    Leisure,
 }
 
 impl Lane {
+    /// The first protocol that has it.
+    pub(crate) fn since(self) -> u16 {
+        match self {
+            Lane::Heartbeat | Lane::Append | Lane::Snapshot | Lane::Message => 1,
+            Lane::Leisure => 2,
+        }
+    }
+
     /// Largest frame either side sends after the handshake.
     pub(crate) fn frame_limit(self) -> usize {
         match self {
             Lane::Heartbeat => 64 << 10,
-            Lane::Append | Lane::Message => 16 << 20,
+            Lane::Append | Lane::Message | Lane::Leisure => 16 << 20,
             Lane::Snapshot => 64 << 20,
         }
     }
@@ -144,6 +155,8 @@ pub(crate) enum Request {
         applied: u64,
         leader: u64,
     },
+    /// A message that nobody answers.
+    Tell(Vec<u8>),
 }
 
 /// What a member without a port is told.

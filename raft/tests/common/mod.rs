@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use matriarch_raft::{Group, Halt, Inbox, Lead, Machine, Peer, Settings, StartError, Status, TlsFiles};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Longest any single step of a test may take.
@@ -62,12 +63,19 @@ impl Machine for Recorder {
     }
 }
 
-/// Answers every message with the sender's name and the message.
-pub(crate) struct Echo;
+/// Answers every message with the sender's name and the message, and shows what it heard.
+pub(crate) struct Echo(watch::Sender<Vec<String>>);
 
 impl Inbox for Echo {
-    fn handle(&self, from: Peer, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
-        Box::pin(async move { [from.name.as_bytes(), b":", &message].concat() })
+    fn handle(
+        &self,
+        from: Peer,
+        message: Vec<u8>,
+        _: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<u8>> + Send + '_>> {
+        let said = format!("{}:{}", from.name, String::from_utf8_lossy(&message));
+        self.0.send_modify(|heard| heard.push(said.clone()));
+        Box::pin(async move { said.into_bytes() })
     }
 }
 
@@ -75,6 +83,7 @@ impl Inbox for Echo {
 pub(crate) struct Running {
     pub(crate) group: Group,
     pub(crate) applied: Applied,
+    pub(crate) heard: watch::Receiver<Vec<String>>,
 }
 
 /// A few configured members, of which some run.
@@ -160,8 +169,13 @@ impl Cluster {
     pub(crate) async fn start_with(&mut self, i: usize, settings: Settings) -> Result<(), StartError> {
         let applied = Applied::default();
         let machine = Box::new(Recorder(applied.clone()));
-        let group = Group::start(settings, machine, Arc::new(Echo)).await?;
-        self.running[i] = Some(Running { group, applied });
+        let (tells, heard) = watch::channel(Vec::new());
+        let group = Group::start(settings, machine, Arc::new(Echo(tells))).await?;
+        self.running[i] = Some(Running {
+            group,
+            applied,
+            heard,
+        });
         Ok(())
     }
 
