@@ -355,6 +355,7 @@ async fn live(
         ledger,
         run: crate::node::random_run(),
         group: group.clone(),
+        desk: desk.clone(),
         tenancy,
         state: state_seen.clone(),
         settings: settings_seen.clone(),

@@ -26,6 +26,7 @@ use crate::config::{Config, Renewal};
 use crate::decide::duty::{Duty, Process};
 use crate::decide::spared::Spared;
 use crate::guard::GuardState;
+use crate::lead::Desk;
 use crate::vip::Hold;
 use matriarch_raft::{Group, Metronome};
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// A pass is made at least this often, so that a lease that runs out is noticed in time.
+/// A pass is made at least this often where something may become due (`pace`), so that a lease that runs out is noticed in
+/// time.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How long a stopping daemon waits for the leader to hear that its epoch is over.
 const FAREWELL_MS: u64 = 1_000;
@@ -66,6 +68,8 @@ pub struct AgentParts {
     pub run: u64,
     /// The Raft group.
     pub group: Group,
+    /// What this node has heard from the members itself.
+    pub desk: Arc<Desk>,
     /// The lease.
     pub tenancy: Arc<Tenancy>,
     /// The agreed state.
@@ -290,7 +294,7 @@ impl Agent {
         let mut renewal = self.parts.renewal.watch();
         let mut knocked = self.lookout.watch();
         let mut gone_at: Option<Moment> = None;
-        let mut metronome = Metronome::new(TICK);
+        let (mut tick_every, mut metronome) = (TICK, Metronome::new(TICK));
         let (mut spares, mut spared) = (Spares::default(), false);
         loop {
             if !std::mem::take(&mut spared) {
@@ -300,15 +304,23 @@ impl Agent {
                 word.mark_unchanged();
                 knocked.mark_unchanged();
                 self.pass()?;
+                let next = self.tick(clock::now());
+                if std::mem::replace(&mut tick_every, next) != next {
+                    metronome = Metronome::new(next);
+                }
             }
             if self.leaving && self.may_go(&mut gone_at) {
                 break;
             }
             tokio::select! {
                 () = metronome.tick() => {
-                    tick.notify_one();
                     let interval_ms = self.parts.settings.borrow().report_interval_ms;
-                    spared = spares.spares(&self.probed, clock::now(), interval_ms);
+                    let now = clock::now();
+                    // Else it would be woken to find that it is not.
+                    if probed.borrow().is_due(now, interval_ms) {
+                        tick.notify_one();
+                    }
+                    spared = spares.spares(&self.probed, now, interval_ms);
                 }
                 Ok(()) = guard.changed() => {}
                 Ok(()) = probed.changed() => {}

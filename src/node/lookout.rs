@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// A report that is older than this is late: one interval and a half of the default.
-const LATE_MS: u64 = 300;
+pub(super) const LATE_MS: u64 = 300;
 /// A knock that takes longer counts as unanswered.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// How long an answer holds.
@@ -22,6 +22,8 @@ const HOLDS_MS: u64 = 400;
 pub struct Lookout {
     answer: watch::Sender<Option<(Endpoint, bool, Moment)>>,
     knock: Option<AbortHandle>,
+    /// How old the primary's newest report was when it was looked at last.
+    age_ms: Option<u64>,
 }
 
 impl Lookout {
@@ -30,7 +32,18 @@ impl Lookout {
         Self {
             answer: watch::channel(None).0,
             knock: None,
+            age_ms: None,
         }
+    }
+
+    /// There is nobody to look at.
+    pub fn rest(&mut self) {
+        self.age_ms = None;
+    }
+
+    /// How old the primary's newest report was when it was looked at last; `None` where nobody looks.
+    pub fn age_ms(&self) -> Option<u64> {
+        self.age_ms
     }
 
     /// Wakes whoever waits for an answer.
@@ -40,6 +53,7 @@ impl Lookout {
 
     /// Knocks if the primary's newest report is this old, and says what is known.
     pub fn look(&mut self, primary: &Endpoint, age_ms: u64, now: Moment) -> Option<bool> {
+        self.age_ms = Some(age_ms);
         if age_ms < LATE_MS {
             return None;
         }

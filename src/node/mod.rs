@@ -39,6 +39,7 @@ mod lookout;
 pub mod machine;
 pub mod orders;
 mod outlook;
+mod pace;
 mod pause;
 mod place;
 mod probe;

@@ -13,13 +13,17 @@ const THERE_MS: u64 = 1_000;
 impl Agent {
     /// Only where a silent primary would be fenced before its lease is over.
     pub(super) fn look_out(&mut self, state: &State, word: &Word, now: Moment) -> Option<bool> {
+        self.lookout.rest();
         let (holder, _) = state
             .primacy
             .held()
             .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
         let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
         let endpoint = state.member(holder)?.info.postgres.clone()?;
-        let age_ms = seen.age_ms + now.since(word.at);
+        // Its reports come here too, unless this member has no port or the way between the two is cut.
+        let told_ms = seen.age_ms + now.since(word.at);
+        let heard_ms = self.parts.desk.silence_ms(holder, now);
+        let age_ms = heard_ms.map_or(told_ms, |heard_ms| heard_ms.min(told_ms));
         self.lookout.look(&endpoint, age_ms, now)
     }
 
