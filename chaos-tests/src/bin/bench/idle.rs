@@ -1,5 +1,6 @@
 //! What a cluster costs in which nothing happens.
 
+use crate::beats::Beats;
 use matriarch_chaos::{Herd, Options, node::Node, processes};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ pub(crate) async fn measure(ttl: f64, seconds: u64) -> String {
     .await;
     tokio::time::sleep(SETTLE).await;
     let before: Vec<Sample> = sample(&herd).await;
+    let beats = Beats::begin();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let floor = beats.and_then(Beats::end);
     let after: Vec<Sample> = sample(&herd).await;
     let mut text = format!(
         "`make bench-idle` ({seconds} s, ttl {ttl} s)\n\n\
@@ -44,6 +47,16 @@ pub(crate) async fn measure(ttl: f64, seconds: u64) -> String {
             percent(then.guard.cpu_ns, now.guard.cpu_ns),
             percent(then.postgres_ns, now.postgres_ns),
         ));
+    }
+    let percent = |ns: u64| ns as f64 / 1e7 / seconds as f64;
+    match floor {
+        Ok(floor) => text.push_str(&format!(
+            "\nThe floor, in the same {seconds} s: a bare thread that sends two heartbeats every 50 ms and reads their answers, \
+             {:.2} %; one that answers them, {:.2} %.\n",
+            percent(floor.leader_ns),
+            percent(floor.follower_ns)
+        )),
+        Err(why) => text.push_str(&format!("\nThe floor could not be measured: {why}\n")),
     }
     text
 }

@@ -12,6 +12,7 @@
     reason = "a measurement that cannot be made ends with its message"
 )]
 
+mod beats;
 mod failover;
 mod floor;
 mod idle;
