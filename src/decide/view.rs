@@ -64,6 +64,9 @@ pub struct View<'a> {
     pub voters: usize,
 }
 
+/// A report is late that has not come so long after it was to be sent, milliseconds.
+const LATE_MS: u64 = 100;
+
 impl View<'_> {
     /// A member that has not reported for this long is taken for silent.
     pub fn silence_ms(&self) -> u64 {
@@ -73,6 +76,19 @@ impl View<'_> {
     /// The shortest silence that means anything.
     pub fn patience_ms(&self) -> u64 {
         fence::limit_ms(self).min(self.silence_ms())
+    }
+
+    /// A report of a holder whose silence would have it fenced is late, and no lease has ended yet: whether its
+    /// PostgreSQL serves on is to be known before that.
+    pub fn is_worried(&self) -> bool {
+        let fences = self.state.sync.is_on() && self.settings.fence_after_ms > 0 && !self.state.pause.is_on();
+        let held = self.state.primacy.held().filter(|_| fences);
+        held.is_some_and(|(name, _)| {
+            let heard = self.heard.get(name).map_or(Moment(0), |heard| heard.at);
+            let since = heard.max(self.lead_since).max(self.held_since);
+            let late_ms = self.settings.report_interval_ms + LATE_MS;
+            self.now.since(since) >= late_ms && self.now < self.bounded_at()
+        })
     }
 
     /// The newest report of a member that is not silent.

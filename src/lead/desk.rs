@@ -140,6 +140,8 @@ pub struct Judgement {
     pub vote: Vote,
     /// The holder's epoch is over and nothing is decided yet: the standbys' newest positions are wanted.
     pub wants_news: bool,
+    /// The holder is silent: whether its PostgreSQL serves is wanted.
+    pub worried: bool,
     /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than 150 ms.
     pub calm: bool,
     /// Until time alone may change the verdict, milliseconds.
@@ -210,7 +212,7 @@ impl Desk {
         {
             return Some(other.report.info.raft_addr.clone());
         }
-        if old.is_some_and(|old| old.report.run == report.run && old.report.sent_at > report.sent_at) {
+        if old.is_some_and(|old| is_later(&old.report, &report)) {
             return None;
         }
         let ended =
@@ -250,6 +252,13 @@ impl Desk {
             self.wake();
         }
         None
+    }
+
+    /// Whether a report was overtaken by a later one of the same daemon.
+    pub fn knows_later(&self, report: &Report) -> bool {
+        let inner = self.lock();
+        let old = inner.heard.get(report.member());
+        old.is_some_and(|old| is_later(&old.report, report))
     }
 
     /// For how long this node has had no report from a member, milliseconds.
@@ -330,8 +339,8 @@ impl Desk {
         Some((epoch, lease::deadline(at, state.ttl_ms).since(now)))
     }
 
-    /// Judges, and withholds the lease of an epoch that the verdict moves on from.
-    pub fn judge(&self, agreed: &Agreed<'_>, now: Moment, wall_ms: u64) -> Option<Judgement> {
+    /// Judges; where the verdict is to be carried out, the lease of an epoch that it moves on from is withheld.
+    pub fn judge(&self, agreed: &Agreed<'_>, now: Moment, wall_ms: u64, acts: bool) -> Option<Judgement> {
         let mut inner = self.lock();
         let state = agreed.state;
         if !inner.learn(state, now) {
@@ -348,6 +357,7 @@ impl Desk {
         let judged = |name: &MemberName| (name.clone(), candidate::why_not(&view, name));
         let candidates = state.members.keys().map(judged).collect();
         let changes_in_ms = view.changes_in_ms();
+        let worried = view.is_worried();
         let patience = view.patience_ms();
         let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
         let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);
@@ -357,6 +367,7 @@ impl Desk {
             candidates,
         };
         if let Verdict::Propose(act, _) = &verdict
+            && acts
             && moves(act)
         {
             inner.withheld = Some(state.epoch);
@@ -367,6 +378,7 @@ impl Desk {
             verdict,
             vote,
             wants_news,
+            worried,
             calm,
             changes_in_ms,
         })
@@ -410,6 +422,11 @@ fn stay_ended(said: &Tenure, new: &mut Tenure, epoch: Epoch) {
         }
         _ => new.clone_from(said),
     }
+}
+
+/// Whether the same daemon sent this one later.
+fn is_later(known: &Report, new: &Report) -> bool {
+    known.run == new.run && known.sent_at > new.sent_at
 }
 
 /// Two nodes of one name: at two addresses, or without any and with two stores.

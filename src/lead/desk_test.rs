@@ -68,8 +68,12 @@ impl Office {
 
     fn judge(&self) -> Option<Judgement> {
         let world = &self.world;
-        self.desk
-            .judge(&agreed(&world.state, &world.settings), world.now, world.wall_ms)
+        self.desk.judge(
+            &agreed(&world.state, &world.settings),
+            world.now,
+            world.wall_ms,
+            true,
+        )
     }
 
     fn rule(&self) -> &'static str {
@@ -127,6 +131,58 @@ fn the_leader_is_calm_only_as_long_as_nobody_is_about_to_be_silent_too_long() {
         office.hear(name, |_| {});
     }
     assert_eq!(pause(&office), (true, Some(500)));
+}
+
+/// Its PostgreSQL may serve on, which the standbys find out before a fence after 500 ms.
+#[test]
+fn the_leader_worries_about_a_primary_whose_report_is_late_until_its_lease_is_over() {
+    let mut office = Office::open();
+    office.grant("a", FIRST).unwrap();
+    let worried = |office: &Office| office.judge().unwrap().worried;
+    office.pass(300);
+    assert!(!worried(&office), "nobody is fenced for silence");
+    let copy = office.world.state.members[&"a".into()].info.incarnation;
+    let alone = crate::cluster::Quorum::only("a".into(), copy);
+    office.world.state.sync.quorums.push(alone);
+    assert!(worried(&office));
+    office.hear("a", |_| {});
+    office.pass(299);
+    assert!(!worried(&office));
+    office.pass(1);
+    assert!(worried(&office));
+    office.outlast_a();
+    assert!(!worried(&office), "its lease is over");
+}
+
+/// Its leader stood still, and not the primary, whose report lay there all the while.
+#[test]
+fn a_look_that_is_not_acted_on_withholds_nothing() {
+    let mut office = Office::open();
+    office.outlast_a();
+    let look = |office: &Office, acts| {
+        let world = &office.world;
+        let agreed = agreed(&world.state, &world.settings);
+        let judgement = office.desk.judge(&agreed, world.now, world.wall_ms, acts);
+        judgement.unwrap().rule
+    };
+    assert_ne!(look(&office, false), "healthy");
+    assert!(office.grant("a", FIRST).is_some());
+    assert_ne!(look(&office, true), "healthy");
+}
+
+#[test]
+fn a_report_that_lay_unread_is_known_to_be_overtaken() {
+    let mut office = Office::open();
+    let lying = office.report("a");
+    assert!(!office.desk.knows_later(&lying));
+    office.pass(10);
+    office.hear("a", |_| {});
+    assert!(office.desk.knows_later(&lying));
+    let again = Report {
+        run: lying.run + 1,
+        ..lying
+    };
+    assert!(!office.desk.knows_later(&again), "of another run of the daemon");
 }
 
 #[test]
@@ -230,6 +286,7 @@ fn a_state_that_was_read_before_the_move_grants_nothing_after_it() {
         &agreed(&before, &office.world.settings),
         office.world.now,
         office.world.wall_ms,
+        true,
     );
     assert!(judged.is_none(), "nor is anything judged by it");
 }

@@ -24,6 +24,8 @@ const REST: Duration = Duration::from_millis(200);
 const POKE_DEADLINE: Duration = Duration::from_millis(300);
 /// Every poke makes every node ask its PostgreSQL, so there is a pause between two.
 const POKE_EVERY_MS: u64 = 15;
+/// The same while the primary is silent, so that an answer of its PostgreSQL does not grow old.
+const WORRY_EVERY_MS: u64 = 100;
 /// How long a leader on the primary's node waits between attempts to hand over.
 const HAND_OVER_EVERY_MS: u64 = 5_000;
 
@@ -70,7 +72,9 @@ pub async fn run(
             settings: &rules,
             voters,
         };
-        let judgement = desk.judge(&agreed, clock::now(), clock::wall_ms());
+        // The first look at anything but calm is only a reason to look again.
+        let acts = alert.is_some();
+        let judgement = desk.judge(&agreed, clock::now(), clock::wall_ms(), acts);
         // Not with a heartbeat: a silence that begins to mean something is judged at once.
         next = match &judgement {
             Some(judgement) if judgement.calm => None,
@@ -89,10 +93,19 @@ pub async fn run(
         if judgement.calm {
             alert = None;
         } else if alert.is_none() {
+            // What lies here already is read first: this node may have stood still, and not the one that seems silent.
             alert = Some(group.hurry());
+            desk.wake();
+            tokio::task::yield_now().await;
+            continue;
         }
         say(&judgement, &mut said);
-        if judgement.wants_news && clock::now().since(poked) >= POKE_EVERY_MS {
+        let pause_ms = match judgement.wants_news {
+            true => POKE_EVERY_MS,
+            false => WORRY_EVERY_MS,
+        };
+        let asks = judgement.wants_news || judgement.worried;
+        if asks && clock::now().since(poked) >= pause_ms {
             poked = clock::now();
             poke(&group);
         }

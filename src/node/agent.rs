@@ -329,7 +329,10 @@ impl Agent {
                 Ok(()) = knocked.changed() => {}
                 Some(asked) = self.parts.orders.recv() => self.obey(asked),
                 Ok(()) = renewal.changed() => self.renew(renewal.borrow_and_update().clone()),
-                Ok(()) = poke.changed() => self.poked_at = Some(clock::now()),
+                Ok(()) = poke.changed() => {
+                    self.poked_at = Some(clock::now());
+                    self.lookout.worry(clock::now());
+                }
                 done = finished(&mut self.job) => {
                     if let Some(purpose) = self.job.take().map(|job| job.purpose.clone()) {
                         self.settle(&purpose, done)?;

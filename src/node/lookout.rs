@@ -24,6 +24,8 @@ pub struct Lookout {
     knock: Option<AbortHandle>,
     /// How old the primary's newest report was when it was looked at last.
     age_ms: Option<u64>,
+    /// When the leader asked for news last.
+    worried_at: Option<Moment>,
 }
 
 impl Lookout {
@@ -33,7 +35,18 @@ impl Lookout {
             answer: watch::channel(None).0,
             knock: None,
             age_ms: None,
+            worried_at: None,
         }
+    }
+
+    /// The leader asks for news.
+    pub fn worry(&mut self, now: Moment) {
+        self.worried_at = Some(now);
+    }
+
+    /// Whether the leader has asked for news as lately as an answer holds.
+    pub fn is_worried(&self, now: Moment) -> bool {
+        self.worried_at.is_some_and(|at| now.since(at) < HOLDS_MS)
     }
 
     /// There is nobody to look at.
@@ -83,5 +96,19 @@ impl Drop for Lookout {
         if let Some(knock) = &self.knock {
             knock.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_asks_for_news_worries_for_as_long_as_an_answer_holds() {
+        let mut lookout = Lookout::new();
+        assert!(!lookout.is_worried(Moment(1_000)));
+        lookout.worry(Moment(1_000));
+        assert!(lookout.is_worried(Moment(1_000 + HOLDS_MS - 1)));
+        assert!(!lookout.is_worried(Moment(1_000 + HOLDS_MS)));
     }
 }

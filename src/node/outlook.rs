@@ -1,6 +1,7 @@
 //! What this node makes of the primary as it was heard of last: where it is, how far it has come, whether it serves.
 
 use super::agent::Agent;
+use super::lookout::LATE_MS;
 use super::reporter::Word;
 use crate::clock;
 use crate::cluster::{Endpoint, Moment, State};
@@ -18,11 +19,17 @@ impl Agent {
             .primacy
             .held()
             .filter(|(holder, _)| state.sync.is_on() && **holder != self.me)?;
-        let seen = word.digest.iter().find(|seen| seen.report.member() == holder)?;
         let endpoint = state.member(holder)?.info.postgres.clone()?;
-        // Its reports come here too, unless this member has no port or the way between the two is cut.
-        let told_ms = seen.age_ms + now.since(word.at);
-        let heard_ms = self.parts.desk.silence_ms(holder, now);
+        let seen = word.digest.iter().find(|seen| seen.report.member() == holder);
+        let worried = self.lookout.is_worried(now);
+        // Its reports come here too, unless this member has no port or the way between the two is cut. A leader that asks
+        // for news has perhaps not heard of it: then nothing counts but what the leader knows.
+        let told_ms = match seen {
+            Some(seen) => seen.age_ms + now.since(word.at),
+            None if worried => LATE_MS,
+            None => return None,
+        };
+        let heard_ms = self.parts.desk.silence_ms(holder, now).filter(|_| !worried);
         let age_ms = heard_ms.map_or(told_ms, |heard_ms| heard_ms.min(told_ms));
         self.lookout.look(&endpoint, age_ms, now)
     }

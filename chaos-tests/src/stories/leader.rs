@@ -294,7 +294,7 @@ impl World {
             settings: &settings,
             voters,
         };
-        let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000 + ahead_ms) else {
+        let Some(mut judgement) = daemon.desk.judge(&agreed, now, world / 1_000 + ahead_ms, true) else {
             return;
         };
         if self.bend == Bend::CandidateUnchecked {
