@@ -62,14 +62,14 @@ impl Beats {
     /// A heartbeat went out or came in.
     pub(crate) fn strike(&self) {
         let now = Instant::now();
+        self.inner().struck = Some(now);
+        // First whoever reads what lies here: the others may judge by it.
+        self.strike.notify_waiters();
         let mut inner = self.inner();
-        inner.struck = Some(now);
         // Whoever does not wait any more hears nothing of it.
         for (_, waiting) in inner.waiting.extract_if(.., |(from, _)| *from <= now) {
             let _ = waiting.send(());
         }
-        drop(inner);
-        self.strike.notify_waiters();
     }
 
     /// The next strike from now on, also before it is awaited; or that it is late.
@@ -87,8 +87,9 @@ impl Beats {
         self.inner().struck.map_or(self.born, |at| at + self.patience)
     }
 
-    /// Says when strikes stay away. Without it nobody may wait for one; runs as long as they do.
+    /// Says when strikes stay away, and when this ends: without it nobody can wait for one.
     pub(crate) async fn keep(self: Arc<Self>) {
+        let _kept = Kept(&self);
         loop {
             let strike = self.strikes();
             let late = self.late();
@@ -99,8 +100,8 @@ impl Beats {
             tokio::select! {
                 () = strike => {}
                 () = sleep_until(late) => {
-                    self.inner().waiting.clear();
                     self.strike.notify_waiters();
+                    self.inner().waiting.clear();
                 }
             }
         }
@@ -152,6 +153,16 @@ impl Beats {
             inner.waiting.push((from, strike));
             struck
         })
+    }
+}
+
+/// Strikes cannot be counted on any more when this is dropped.
+struct Kept<'a>(&'a Beats);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        *self.0.inner() = Inner::default();
+        self.0.strike.notify_waiters();
     }
 }
 

@@ -30,7 +30,7 @@ pub trait Inbox: Send + Sync + 'static {
     fn admits(&self, _peer: &Peer) -> Result<(), String> {
         Ok(())
     }
-    /// Answers one message of an authenticated peer, which lay here unread for so long at most.
+    /// Answers one message of an authenticated peer, which may have lain here unread for so long.
     fn handle(
         &self,
         from: Peer,

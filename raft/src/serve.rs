@@ -48,7 +48,7 @@ impl Session {
         }
     }
 
-    /// One request, which lay unread for so long at most, and one answer.
+    /// One request, which may have lain unread for so long, and one answer.
     pub(crate) async fn serve(&mut self, node: &Arc<Node>, request: Request, lain: Duration) -> Response {
         // Whoever was taken out may know that there is a group: then it asks to join, and hears why not.
         if let Request::Standing { .. } = request {

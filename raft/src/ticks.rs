@@ -45,7 +45,7 @@ pub(crate) async fn pace(node: Arc<Node>) {
     let mut metronome = None;
     loop {
         let strike = node.beats.strikes();
-        let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
+        let leads = leadership.borrow_and_update().state == ServerState::Leader;
         let silence = node.heard_at().map(|at| at.elapsed());
         if !leads {
             metronome = None;

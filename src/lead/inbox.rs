@@ -107,7 +107,8 @@ impl Mailroom {
         };
         let could_bear = report.bearing != Bearing::No;
         let (sent_at, member) = (report.sent_at, report.member().clone());
-        let opens = self.note_gate(&report, &state, clock::now());
+        // One that lay here may be older than one that was brought at once.
+        let opens = !self.desk.knows_later(&report) && self.note_gate(&report, &state, at);
         let duplicate_of = self.desk.hear(report, &state, &settings, at);
         let Some((group, _)) = self.group.get() else {
             return PeerReply::NotLeader;

@@ -30,7 +30,7 @@ struct Due {
 impl Due {
     fn tick(&self) -> Duration {
         let rests = self.settled
-            && self.interval_ms >= 2 * TICK_MS
+            && self.interval_ms.is_multiple_of(2 * TICK_MS)
             && self.stops_in_ms.is_none_or(|ms| ms > 4 * TICK_MS)
             && self.guard_ms.is_none_or(|ms| ms <= 2 * TICK_MS)
             && self.primary_ms.is_none_or(|ms| ms + TICK_MS < LATE_MS);
@@ -97,6 +97,14 @@ mod tests {
                 "at work",
                 Due {
                     settled: false,
+                    ..standby
+                },
+                100,
+            ),
+            (
+                "asked at no multiple of it",
+                Due {
+                    interval_ms: 500,
                     ..standby
                 },
                 100,

@@ -1,4 +1,5 @@
-//! Sends this node's report to every voter, at every interval and at once when something changed, and takes in the answers.
+//! Sends this node's report to every voter, at every interval and at once when something changed or another one leads, and
+//! takes in the answers.
 
 use super::bearer::Bearer;
 use super::tenancy::Tenancy;
@@ -25,9 +26,9 @@ const UNANSWERED: usize = 3;
 /// What the newest leader's answer said.
 #[derive(Clone, Debug, Default)]
 pub struct Word {
-    /// When it arrived.
+    /// When it was asked for: the answer may have lain here, and what it says of others is at least as new as this.
     pub at: Moment,
-    /// Wall time of that, seconds since 1970.
+    /// Wall time of its arrival, seconds since 1970.
     pub at_s: u64,
     /// The leader's newest verdict.
     pub standing: Option<Standing>,
@@ -111,12 +112,16 @@ impl Reporter {
     async fn send_to(mut self, id: u64, own: bool) {
         let mut asked = JoinSet::new();
         let mut is_news = true;
+        let mut status = self.group.status();
+        let leader = |status: &matriarch_raft::Status| status.leader.as_ref().map(|peer| peer.id);
+        let mut led_by = leader(&status.borrow_and_update());
         loop {
             let now = clock::now();
             // All voters are told in one go.
             let interval = Duration::from_millis(self.settings.borrow().report_interval_ms);
-            // What lies for a heartbeat must not lie for an interval.
-            let waits = !is_news && interval >= 2 * self.group.heartbeat();
+            // What lies for a heartbeat must not lie for an interval, and an answer may lie for four.
+            let heartbeat = self.group.heartbeat();
+            let waits = !is_news && interval >= 2 * heartbeat && ASK_DEADLINE >= 5 * heartbeat;
             let next = self.group.beat(interval);
             tokio::pin!(next);
             let full = asked.len() >= UNANSWERED;
@@ -132,6 +137,12 @@ impl Reporter {
                         Err(_) => return,
                     },
                     Ok(()) = self.gate.changed() => break true,
+                    Ok(()) = status.changed() => {
+                        let now = leader(&status.borrow_and_update());
+                        if std::mem::replace(&mut led_by, now) != now && now.is_some() {
+                            break true;
+                        }
+                    }
                     // What had no room is owed: it may have been urgent.
                     Some(_) = asked.join_next() => if full { break is_news },
                 }
@@ -195,7 +206,7 @@ impl Reporter {
         });
         let new = Word {
             reign: reign.unwrap_or_default(),
-            at: clock::now(),
+            at: sent_at,
             at_s: clock::wall_ms() / 1_000,
             standing: Some(standing),
             revision,
@@ -204,6 +215,10 @@ impl Reporter {
         };
         // Nobody is woken by what is only newer: the loop looks at it with its next pass.
         self.word.send_if_modified(|word| {
+            // One that lay here was overtaken by one that was read at once.
+            if new.at < word.at {
+                return false;
+            }
             let news = word.differs(&new);
             *word = new;
             news

@@ -63,10 +63,12 @@ impl Tenancy {
         (inner.epoch, inner.until)
     }
 
-    /// Whether more than half of it is left, so that its renewal can wait for a heartbeat.
+    /// Whether more than half of it is left, as far as this run of the daemon knows, so that its renewal can wait for a
+    /// heartbeat.
     pub fn lasts(&self, now: Moment) -> bool {
         let inner = self.lock();
-        inner.until.since(now) > inner.ttl_ms / 2
+        let half = inner.ttl_ms > 0 && inner.until.since(now) > inner.ttl_ms / 2;
+        half || inner.bound == Bound::Endless
     }
 
     /// The node loop passed.

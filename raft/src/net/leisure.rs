@@ -28,7 +28,7 @@ pub(crate) async fn exchange(
     Some(answer)
 }
 
-/// Waits in the same way for the head of the next frame. Says how long that may have lain there at most.
+/// Waits in the same way for the head of the next frame. Says for how long that may have lain there.
 pub(crate) async fn head(
     beats: &Beats,
     frames: &mut Frames,
@@ -71,7 +71,9 @@ async fn with_strikes<T>(
     };
     // What comes next may be waited for.
     unhurried.store(false, Ordering::SeqCst);
-    done.map(|(done, looked)| (done, looked.map_or(Duration::ZERO, |at| at.elapsed())))
+    // After a longer time this process stood still: what that says of others is nothing.
+    let lain = |at: Instant| at.elapsed().min(beats.patience());
+    done.map(|(done, looked)| (done, looked.map_or(Duration::ZERO, lain)))
 }
 
 #[cfg(test)]

@@ -24,8 +24,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_m
 /// A whole handshake, both sides.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
 /// A connection on which the peer's kernel confirms nothing for so long is over (TCP_USER_TIMEOUT, tcp(7)): to a machine that
-/// was lost, what nobody answers would else be sent for minutes after its return.
-const UNHEARD_MS: u32 = 5_000;
+/// was lost, what nobody answers would else be sent for minutes after its return. At leisure, and otherwise.
+const UNHEARD_MS: (u32, u32) = (1_000, 5_000);
+/// From a failed connection for what is in no hurry to the next.
+const LEISURE_AGAIN: Duration = Duration::from_secs(10);
 /// Connections one lane may be opening to one peer at a time.
 const DIALS: usize = 2;
 /// Idle connections kept per lane and peer.
@@ -57,6 +59,15 @@ pub(crate) enum Goodbye {
     GivenUp { newer: u64, at: String },
 }
 
+/// What is known of the language of whoever lives at an address.
+#[derive(Clone, Copy)]
+pub(crate) struct Spoken {
+    /// The newest protocol that both sides speak.
+    protocol: u16,
+    /// The lane for what is in no hurry could not be had; not tried again before this.
+    not_before: Option<Instant>,
+}
+
 /// What all pools share.
 pub(crate) struct Dialer {
     pub(crate) credentials: Arc<Credentials>,
@@ -65,15 +76,15 @@ pub(crate) struct Dialer {
     pub(crate) introduce: Introduce,
     pub(crate) farewell: Farewell,
     pub(crate) throttle: Throttle,
-    /// The newest protocol that both sides speak, by the peer's address.
-    pub(crate) spoken: Mutex<HashMap<String, u16>>,
+    /// By the peer's address.
+    pub(crate) spoken: Mutex<HashMap<String, Spoken>>,
     /// A modelled network in place of connections.
     #[cfg(test)]
     pub(crate) wire: std::sync::OnceLock<crate::model::net::Wire>,
 }
 
 impl Dialer {
-    fn spoken(&self) -> MutexGuard<'_, HashMap<String, u16>> {
+    fn spoken(&self) -> MutexGuard<'_, HashMap<String, Spoken>> {
         self.spoken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,12 +94,20 @@ impl Dialer {
             .map_err(|_| format!("{addr} does not accept a connection within {:?}", self.connect))?
             .map_err(|e| format!("{addr} cannot be connected: {e}"))?;
         tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-        setsockopt(&tcp, sockopt::TcpUserTimeout, &UNHEARD_MS).map_err(|e| e.to_string())?;
+        let unheard_ms = match lane {
+            Lane::Leisure => UNHEARD_MS.0,
+            _ => UNHEARD_MS.1,
+        };
+        setsockopt(&tcp, sockopt::TcpUserTimeout, &unheard_ms).map_err(|e| e.to_string())?;
         let me = *self.identity.read().unwrap_or_else(PoisonError::into_inner);
         let shaken = timeout(HANDSHAKE, auth::call(&self.credentials, me, tcp, to, lane)).await;
         match shaken {
             Ok(Ok((frames, welcome))) => {
-                self.spoken().insert(addr.to_owned(), welcome.protocol);
+                let spoken = Spoken {
+                    protocol: welcome.protocol,
+                    not_before: None,
+                };
+                self.spoken().insert(addr.to_owned(), spoken);
                 (self.introduce)(Peer {
                     id: welcome.id,
                     name: welcome.name,
@@ -270,7 +289,11 @@ impl Pool {
                 state.last_error = why;
                 drop(state);
                 // Whoever lives there next may be an older one.
-                self.dialer.spoken().remove(&self.addr);
+                if self.lane == Lane::Leisure
+                    && let Some(spoken) = self.dialer.spoken().get_mut(&self.addr)
+                {
+                    spoken.not_before = Some(Instant::now() + LEISURE_AGAIN);
+                }
                 self.freed.notify_waiters();
             }
         }
@@ -350,7 +373,11 @@ impl Pools {
     /// The lane for what is in no hurry: a peer that does not have it, or of which that is not known yet, hears it as ever.
     pub(crate) fn leisure(&self, addr: &str) -> Lane {
         let spoken = self.dialer.spoken().get(addr).copied();
-        match spoken.is_some_and(|protocol| protocol >= Lane::Leisure.since()) {
+        let has_it = |spoken: Spoken| {
+            let again = spoken.not_before.is_none_or(|at| at <= Instant::now());
+            spoken.protocol >= Lane::Leisure.since() && again
+        };
+        match spoken.is_some_and(has_it) {
             true => Lane::Leisure,
             false => Lane::Message,
         }
@@ -401,7 +428,11 @@ mod tests {
         let pools = pools();
         let lane = |protocol: Option<u16>| {
             if let Some(protocol) = protocol {
-                pools.dialer.spoken().insert(addr.clone(), protocol);
+                let spoken = Spoken {
+                    protocol,
+                    not_before: None,
+                };
+                pools.dialer.spoken().insert(addr.clone(), spoken);
             }
             pools.leisure(&addr)
         };
@@ -414,5 +445,8 @@ mod tests {
             .await;
         assert!(matches!(answer, Err(CallError::NotSent(_))), "{answer:?}");
         assert_eq!(lane(None), Lane::Message, "whoever lives there next may be older");
+        tokio::time::pause();
+        tokio::time::advance(LEISURE_AGAIN).await;
+        assert_eq!(lane(None), Lane::Leisure, "or is back");
     }
 }
