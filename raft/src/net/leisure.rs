@@ -1,7 +1,7 @@
 //! What may lie until this node is awake anyway.
 //!
-//! The answer to a heartbeat may, and what a peer that does not lead says to a report, and on a lane of its own the regular
-//! report itself: read as they come they would wake the node for each, half of all that a leader at rest is woken for.
+//! The answer to a heartbeat may, and on a lane of its own the regular report and its answer: read as they come they would
+//! wake the node for each, half of all that a leader at rest is woken for.
 
 use std::future::poll_fn;
 use std::io;

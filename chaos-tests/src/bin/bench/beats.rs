@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// As long as the default of `raft.heartbeat`.
+/// As long as the default of `raft.heartbeat_interval`.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 /// Bytes of one of Matriarch's heartbeats, and of its answer.
 const QUESTION: [u8; 49] = [0; 49];
