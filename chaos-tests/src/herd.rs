@@ -197,18 +197,21 @@ impl Herd {
 
     /// Waits until there is one primary and every other node that holds data streams on the same timeline.
     pub async fn await_whole(&self, deadline_s: u64) -> usize {
-        self.find("one primary, all others streaming", deadline_s, async || {
-            self.whole().await
-        })
+        self.find(
+            "one primary, all others streaming and voting",
+            deadline_s,
+            async || self.whole().await,
+        )
         .await
     }
 
-    /// Whether there is one primary and everybody else streams on its timeline.
+    /// Whether there is one primary, everybody else streams on its timeline, and as many vote as can.
     pub async fn is_whole(&self) -> bool {
         self.whole().await.is_some()
     }
 
-    /// The primary, if everybody else streams on its timeline.
+    /// The primary, if everybody else streams on its timeline and any one of three may be lost: a node that was not there
+    /// when the group was formed votes a little later than it streams.
     async fn whole(&self) -> Option<usize> {
         let primary = self.primary().await?;
         let timeline = self.nodes[primary].patroni("/timeline").await?;
@@ -220,7 +223,9 @@ impl Herd {
                 return None;
             }
         }
-        Some(primary)
+        let largest_odd = (self.nodes.len() - 1) | 1;
+        let voters = self.nodes[primary].voters().await?;
+        (voters.len() >= largest_odd).then_some(primary)
     }
 
     /// Waits until this node streams on the primary's timeline and has the primary's present position.

@@ -6,6 +6,7 @@ use crate::processes::{self, Process};
 use crate::rest;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -297,6 +298,17 @@ impl Node {
     /// GET a path whose body is JSON.
     pub async fn get_json(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.get(path).await?.1).ok()
+    }
+
+    /// Who votes in the group as this node knows it: Raft ids by member name.
+    pub async fn voters(&self) -> Option<BTreeMap<String, String>> {
+        let known = self.get_json("/members").await?;
+        let votes = |member: &&Value| matches!(member["vote"].as_str(), Some("voter" | "leader"));
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let voters = known["members"].as_array()?.iter().filter(votes);
+        voters
+            .map(|member| Some((text(&member["name"])?, text(&member["raft_id"])?)))
+            .collect()
     }
 
     /// A value of `GET /patroni` by JSON pointer, as text.

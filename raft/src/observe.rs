@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::machine::Peer;
 use crate::node::Node;
 use crate::status::{Lead, Status};
-use crate::types::{Raft, StoredMembership, TypeConfig, metrics};
+use crate::types::{Raft, TypeConfig, metrics};
 
 /// How often a leader takes in acknowledgements, which every heartbeat brings, and which change nothing but an age. That
 /// there are none any more is not noticed later for it: it is looked at when the newest one known grows too old.
@@ -163,7 +163,8 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         .or(metrics.running_state.as_ref().err().map(|e| e.to_string()));
     let leading = metrics.state == ServerState::Leader && fatal.is_none();
     let committed = &metrics.committed_membership_config;
-    let changing = |membership: &StoredMembership| membership.membership().get_joint_config().len() > 1;
+    // The end of a change counts once it is committed: until then another leader may have to finish the change.
+    let sets = [membership, committed].map(|known| known.membership().get_joint_config());
     let alone = voters.len() == 1 && voters.iter().all(|v| v.id == metrics.id);
     let age = quorum_ack_age(metrics, alone).filter(|_| leading);
     Status {
@@ -172,7 +173,8 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         lead: lead(metrics, age, node.settings.election_max_ms).filter(|_| leading),
         leader: metrics.current_leader.filter(|_| fatal.is_none()).and_then(peer),
         voters,
-        changing: changing(membership) || changing(committed),
+        changing: sets.iter().any(|sets| sets.len() > 1),
+        coming: sets.iter().flat_map(|sets| coming(sets)).collect(),
         learners,
         term: metrics.current_term,
         last_log: metrics.last_log_index.unwrap_or(0),
@@ -185,6 +187,14 @@ fn status(node: &Node, metrics: &RaftMetrics<TypeConfig>) -> Status {
         } else {
             Vec::new()
         },
+    }
+}
+
+/// Who is in the last set of voters and not in the first.
+fn coming(sets: &[BTreeSet<u64>]) -> BTreeSet<u64> {
+    match (sets.first(), sets.last()) {
+        (Some(old), Some(new)) => new.difference(old).copied().collect(),
+        _ => BTreeSet::new(),
     }
 }
 

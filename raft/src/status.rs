@@ -1,5 +1,7 @@
 //! What a node knows of its group, for a `watch` channel that changes only when something happened.
 
+use std::collections::BTreeSet;
+
 use crate::machine::Peer;
 
 /// A snapshot of the group as this node sees it. Equal values wake nobody; a heartbeat changes nothing here
@@ -20,6 +22,8 @@ pub struct Status {
     /// A change of the voters is half done (Raft's joint consensus): a majority of the old ones and one of the new ones
     /// have to agree to anything.
     pub changing: bool,
+    /// Those of `voters` that only the new ones of such a change are: until it is done nobody may rely on their votes.
+    pub coming: BTreeSet<u64>,
     /// Members without a vote that receive the log.
     pub learners: Vec<Peer>,
     /// Raft's term.

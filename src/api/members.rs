@@ -4,6 +4,10 @@
 //! {scope, members: [{name, raft_id, address, vote, data, level, last_heard_ms, leaving}], removed: [name]}
 //! vote: leader | voter | learner | none
 //! ```
+//!
+//! A learner becomes a voter with the end of the change that makes it one, not in its middle (Raft's joint consensus, section 4.3
+//! of Ongaro's dissertation): until then the old voters are needed too, and whoever waits to see a voter before it
+//! takes another node away would take away one too many.
 
 use super::wire::dumps;
 use crate::cluster::{Facts, Member, Moment};

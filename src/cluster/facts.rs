@@ -53,9 +53,9 @@ pub struct RaftFacts {
     pub applied: u64,
     /// Peer addresses of the voters.
     pub voters: Vec<String>,
-    /// Raft ids of the voters.
+    /// Raft ids of the voters, without those that become voters by a change that is half done.
     pub voter_ids: Vec<u64>,
-    /// Raft ids of those that receive the log without a vote.
+    /// Raft ids of those that receive the log without a vote that one may rely on.
     pub learner_ids: Vec<u64>,
 }
 

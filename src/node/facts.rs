@@ -349,6 +349,9 @@ impl Agent {
         let leader = status.leader.as_ref().and_then(|peer| {
             name_of(peer.id).or_else(|| (!peer.name.is_empty()).then(|| MemberName::from(peer.name.as_str())))
         });
+        // Whose vote does not count alone yet is told like one that has none.
+        let coming = |peer: &&matriarch_raft::Peer| status.coming.contains(&peer.id);
+        let (coming, counted): (Vec<_>, Vec<_>) = status.voters.iter().partition(coming);
         RaftFacts {
             id: status.id,
             leader,
@@ -357,8 +360,8 @@ impl Agent {
             last_log: status.last_log,
             applied: status.applied,
             voters: status.voters.iter().map(|peer| peer.addr.clone()).collect(),
-            voter_ids: status.voters.iter().map(|peer| peer.id).collect(),
-            learner_ids: status.learners.iter().map(|peer| peer.id).collect(),
+            voter_ids: counted.iter().map(|peer| peer.id).collect(),
+            learner_ids: status.learners.iter().chain(coming).map(|peer| peer.id).collect(),
         }
     }
 

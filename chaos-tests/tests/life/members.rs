@@ -73,10 +73,7 @@ async fn await_vote(herd: &Herd, at: usize, name: &str, wanted: &str) {
 }
 
 async fn voters(herd: &Herd, at: usize) -> usize {
-    let document = herd.nodes[at].get_json("/members").await.unwrap_or_default();
-    let members = document["members"].as_array().cloned().unwrap_or_default();
-    let votes = |member: &&serde_json::Value| member["vote"] == "voter" || member["vote"] == "leader";
-    members.iter().filter(votes).count()
+    herd.nodes[at].voters().await.map_or(0, |all| all.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

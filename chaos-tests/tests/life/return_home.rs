@@ -164,24 +164,14 @@ async fn a_nodes_raft_directory_is_wiped_and_it_returns_as_another_voter() {
     // Its vote counts again: with the third node gone it is one of the two that keep the primary writable.
     let third = herd.others(primary).into_iter().find(|i| *i != wiped).unwrap();
     herd.until("the new id among the voters", RETURN_S, async || {
-        voters(&herd, primary)
-            .await
-            .is_some_and(|all| all.len() == 3 && all.contains(&new_id))
+        let voters = herd.nodes[primary].voters().await;
+        voters.is_some_and(|all| all.len() == 3 && all.values().any(|id| *id == new_id))
     })
     .await;
     herd.nodes[third].kill_whole();
     client.await_flow(&herd, 300, FAILOVER_S).await;
     assert_eq!(client.connections(), 1, "the writing client noticed");
     client.stop().await;
-}
-
-/// The ids of the Raft voters as a node knows them.
-async fn voters(herd: &Herd, node: usize) -> Option<Vec<String>> {
-    let known = herd.nodes[node].get_json("/members").await?;
-    let votes = |member: &&serde_json::Value| member["vote"] == "voter" || member["vote"] == "leader";
-    let voters = known["members"].as_array()?.iter().filter(votes);
-    let id = |member: &serde_json::Value| Some(member["raft_id"].as_str()?.to_owned());
-    Some(voters.filter_map(id).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
