@@ -8,13 +8,15 @@
 )]
 
 use matriarch::clock::boot_ns;
-use matriarch_chaos::Options;
 use matriarch_chaos::chaos::arena::{Arena, Tool, in_arena, seconds};
 use matriarch_chaos::chaos::fault::{Fault, Hurt};
 use matriarch_chaos::chaos::history::{Call, History};
 use matriarch_chaos::chaos::load::Load;
+use matriarch_chaos::chaos::network::{Port, Way};
 use matriarch_chaos::chaos::run::{self, Plan};
 use matriarch_chaos::chaos::verdict::{Healed, Mode};
+use matriarch_chaos::writer::{self, Writer};
+use matriarch_chaos::{Options, oracle};
 use std::time::Duration;
 
 /// Far more than a failover by an ended lease may take (ttl + 0.3 s).
@@ -22,6 +24,12 @@ const FAILOVER_S: u64 = 60;
 /// Everybody must be back within this time.
 const HEALTH_S: u64 = 120;
 const TTL_MS: u64 = 2_000;
+/// The lease of `Options::calm`.
+const CALM_TTL_NS: u64 = 6_000_000_000;
+/// A busy machine may be silent for longer than it should, and primacy moves then.
+const ATTEMPTS: usize = 3;
+/// Rows that show that writes flow.
+const FLOW: usize = 50;
 
 fn plan() -> Plan {
     Plan {
@@ -121,6 +129,61 @@ fn the_primary_is_cut_off_under_load_and_refuses_before_another_accepts() {
             demand_one_after_the_other(&healed, &history);
         },
     );
+}
+
+/// Without it the lease would run out, and primacy would move for nothing: the third node hears everybody.
+#[test]
+fn a_leader_that_is_cut_from_the_primary_leaves_the_lead_to_who_hears_it() {
+    let options = Options::synchronous("quorum");
+    in_arena(options, "cut-from-leader", Some(Tool::Nft), async |arena| {
+        arena.grow().await.unwrap();
+        writer::prepare(&arena.herd).await;
+        let client = Writer::start(&arena.herd);
+        client.await_flow(&arena.herd, FLOW, FAILOVER_S).await;
+        let mut stayed = false;
+        for attempt in 0..ATTEMPTS {
+            stayed = cut_from_leader(arena, &format!("cut{attempt}"), &client).await;
+            if stayed {
+                break;
+            }
+        }
+        assert!(stayed, "primacy moved each time");
+        let writes = client.stop().await;
+        let primary = arena.herd.await_whole(HEALTH_S).await;
+        let verdict = oracle::judge(&arena.herd, primary, &writes).await;
+        verdict.demand_nothing_lost();
+    });
+}
+
+/// Cuts the leader from the primary, and heals that once another leads and the lease would be over; whether the client
+/// noticed nothing.
+async fn cut_from_leader(arena: &mut Arena, name: &str, client: &Writer) -> bool {
+    let (primary, leader) = arena.herd.await_leader_elsewhere(HEALTH_S).await;
+    let before = (arena.herd.nodes[leader].log().len(), client.connections());
+    let ways = Way::both(Port::Node(primary), Port::Node(leader));
+    arena.network.cut(name, &ways).unwrap();
+    let begun = boot_ns();
+    let herd = &arena.herd;
+    herd.until("another leader or another primary", FAILOVER_S, async || {
+        let (leads, serves) = (herd.raft_leader().await, herd.primary().await);
+        leads.is_some_and(|node| node != leader) || serves.is_some_and(|node| node != primary)
+    })
+    .await;
+    client.await_flow(herd, FLOW, FAILOVER_S).await;
+    let over = begun + 2 * CALM_TTL_NS;
+    herd.until("twice the time of a lease", FAILOVER_S, async || boot_ns() > over)
+        .await;
+    client.await_flow(herd, FLOW, FAILOVER_S).await;
+    let word = format!("which hears {}", herd.nodes[primary].name);
+    let handed_over = herd.nodes[leader].log_since(before.0).contains(&word);
+    let swallowed = arena.network.swallowed(name).unwrap();
+    eprintln!(
+        "handed over: {handed_over}, new connections: {}, packets swallowed {swallowed:?}",
+        client.connections() - before.1
+    );
+    assert!(swallowed.iter().all(|packets| *packets > 0), "{swallowed:?}");
+    arena.network.heal(name).unwrap();
+    handed_over && client.connections() == before.1
 }
 
 #[test]

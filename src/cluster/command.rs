@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// The newest command level this program understands. A command of level n is proposed only when every
 /// member has registered a level of at least n. Raise it with every new variant or field.
-pub const LEVEL: u16 = 3;
+pub const LEVEL: u16 = 4;
+/// Members of at least this level know [`super::PeerMessage::HeardOf`].
+pub const HEARSAY_LEVEL: u16 = 4;
 
 /// Identifies one reign of one Raft leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,6 +81,10 @@ fn golden_bytes() {
     }
     let done = Done::json(200, "{}").at(Revision(7));
     line(&mut text, Kind::Reply, "Done", &PeerReply::Done(done));
+    let about = PeerMessage::HeardOf(MemberName::from("a"));
+    line(&mut text, Kind::Message, "HeardOf", &about);
+    let age = PeerReply::HeardOf(Some(250));
+    line(&mut text, Kind::Reply, "HeardOf", &age);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cluster/testdata/envelope.txt");
     recorded(&file, &text);
 }

@@ -405,6 +405,8 @@ pub enum PeerMessage {
     /// An operator's order, from the node that was asked; answered by `PeerReply::Done` where Raft leads, else by
     /// `PeerReply::NotLeader`, and nothing was done.
     Order(Box<Order>),
+    /// The leader does not hear this member: how old is the newest report of it there? Answered by `PeerReply::HeardOf`.
+    HeardOf(MemberName),
 }
 
 /// The reply to a [`PeerMessage`].
@@ -418,4 +420,6 @@ pub enum PeerReply {
     Heard,
     /// What became of an order.
     Done(Done),
+    /// How old the newest report of that member is, milliseconds.
+    HeardOf(Option<u64>),
 }

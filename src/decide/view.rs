@@ -82,13 +82,21 @@ impl View<'_> {
     /// PostgreSQL serves on is to be known before that.
     pub fn is_worried(&self) -> bool {
         let fences = self.state.sync.is_on() && self.settings.fence_after_ms > 0 && !self.state.pause.is_on();
-        let held = self.state.primacy.held().filter(|_| fences);
-        held.is_some_and(|(name, _)| {
-            let heard = self.heard.get(name).map_or(Moment(0), |heard| heard.at);
-            let since = heard.max(self.lead_since).max(self.held_since);
-            let late_ms = self.settings.report_interval_ms + LATE_MS;
-            self.now.since(since) >= late_ms && self.now < self.bounded_at()
-        })
+        let late_ms = self.settings.report_interval_ms + LATE_MS;
+        fences && self.unheard().is_some_and(|(_, ms)| ms >= late_ms)
+    }
+
+    /// The holder, and for how long this leader has not heard of it, milliseconds, while its lease may run on.
+    fn unheard(&self) -> Option<(&MemberName, u64)> {
+        let (name, _) = self.state.primacy.held()?;
+        let heard = self.heard.get(name).map_or(Moment(0), |heard| heard.at);
+        let since = heard.max(self.lead_since).max(self.held_since);
+        (self.now < self.bounded_at()).then(|| (name, self.now.since(since)))
+    }
+
+    /// The same once half of a lease has passed: if another voter hears it, that one should lead, before the lease is over.
+    pub fn missed(&self) -> Option<(&MemberName, u64)> {
+        self.unheard().filter(|(_, ms)| *ms >= self.state.ttl_ms / 2)
     }
 
     /// The newest report of a member that is not silent.

@@ -142,6 +142,8 @@ pub struct Judgement {
     pub wants_news: bool,
     /// The holder is silent: whether its PostgreSQL serves is wanted.
     pub worried: bool,
+    /// The holder, and for how long this leader has not heard of it, milliseconds, once half of its lease has passed.
+    pub missed: Option<(MemberName, u64)>,
     /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than 150 ms.
     pub calm: bool,
     /// Until time alone may change the verdict, milliseconds.
@@ -358,6 +360,7 @@ impl Desk {
         let candidates = state.members.keys().map(judged).collect();
         let changes_in_ms = view.changes_in_ms();
         let worried = view.is_worried();
+        let missed = view.missed().map(|(name, ms)| (name.clone(), ms));
         let patience = view.patience_ms();
         let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
         let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);
@@ -379,6 +382,7 @@ impl Desk {
             vote,
             wants_news,
             worried,
+            missed,
             calm,
             changes_in_ms,
         })

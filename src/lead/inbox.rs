@@ -183,6 +183,9 @@ impl Inbox for Mailroom {
                     PeerReply::Heard
                 }
                 Ok(PeerMessage::Order(order)) => self.obey(&order).await,
+                Ok(PeerMessage::HeardOf(member)) => {
+                    PeerReply::HeardOf(self.desk.silence_ms(&member, clock::now()))
+                }
                 Err(why) => {
                     tracing::warn!(peer = %from.name, "refused a message: {why}");
                     PeerReply::NotLeader

@@ -16,6 +16,7 @@
 mod configure;
 pub mod desk;
 mod handover;
+mod hearsay;
 pub mod inbox;
 mod membership;
 mod orders;

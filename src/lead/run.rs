@@ -1,6 +1,7 @@
 //! The leader's loop: judge whenever something was heard, propose what the verdict says, keep Raft's lead off the primary.
 
 use super::desk::{Agreed, Desk, Judgement};
+use super::hearsay::Hearsay;
 use super::said::Said;
 use crate::clock;
 use crate::cluster::envelope::{self, Kind};
@@ -43,6 +44,7 @@ pub async fn run(
     let mut poked = Moment(0);
     let mut stuck_since: Option<Moment> = None;
     let mut turn = 0_usize;
+    let mut hearsay = Hearsay::default();
     let mut next = Some(TICK);
     // While anything may be wrong nobody's report lies unread.
     let mut alert = None;
@@ -108,6 +110,9 @@ pub async fn run(
         if asks && clock::now().since(poked) >= pause_ms {
             poked = clock::now();
             poke(&group);
+        }
+        if let Some((holder, missed_ms)) = &judgement.missed {
+            hearsay.seek(&group, &now, holder, *missed_ms, clock::now());
         }
         match judgement.verdict {
             Verdict::Propose(act, reason) => {
