@@ -239,6 +239,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_strike_that_nobody_misses_any_more() {
+        let beats = Arc::new(beats());
+        beats.strike();
+        let kept = tokio::spawn(beats.clone().keep());
+        let waits = tokio::spawn({
+            let beats = beats.clone();
+            async move { beats.next(Duration::from_millis(200)).await }
+        });
+        while beats.inner().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        kept.abort();
+        let waited = tokio::time::timeout(Duration::from_secs(9), waits).await;
+        waited.expect("the wait ends").unwrap();
+        assert_eq!(beats.born.elapsed().as_millis(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_is_calm_while_somebody_hurries_or_strikes_stay_away() {
         let beats = Arc::new(beats());
         beats.strike();

@@ -52,6 +52,17 @@ impl Word {
             || self.digest.len() != next.digest.len()
             || others().any(|(old, new)| old.report.differs(&new.report))
     }
+
+    /// Takes the place of an older one; whether the node loop should hear of it at once. An answer that lay here may have been
+    /// overtaken by one that was read at once.
+    fn take_in(&mut self, next: Self) -> bool {
+        if next.at < self.at {
+            return false;
+        }
+        let is_news = self.differs(&next);
+        *self = next;
+        is_news
+    }
 }
 
 /// Everything a reporting task needs.
@@ -214,14 +225,26 @@ impl Reporter {
             duplicate_of,
         };
         // Nobody is woken by what is only newer: the loop looks at it with its next pass.
-        self.word.send_if_modified(|word| {
-            // One that lay here was overtaken by one that was read at once.
-            if new.at < word.at {
-                return false;
-            }
-            let news = word.differs(&new);
-            *word = new;
-            news
-        });
+        self.word.send_if_modified(|word| word.take_in(new));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_overtaken_says_nothing_any_more() {
+        let word = |at, revision| Word {
+            at: Moment(at),
+            revision: Revision(revision),
+            ..Word::default()
+        };
+        let mut known = word(10, 4);
+        assert!(known.take_in(word(20, 5)));
+        assert!(!known.take_in(word(15, 4)), "it lay for a heartbeat");
+        assert_eq!((known.at, known.revision), (Moment(20), Revision(5)));
+        assert!(!known.take_in(word(30, 5)), "only newer");
+        assert_eq!(known.at, Moment(30));
     }
 }
