@@ -255,3 +255,21 @@ pub(crate) async fn wait(node: &Node, deadline: Duration, until: impl FnMut(&Sta
     let mut status = node.status.subscribe();
     matches!(timeout(deadline, status.wait_for(until)).await, Ok(Ok(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_in_the_new_set_alone_is_coming() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        assert_eq!(coming(&[set(&[1, 2, 3])]), set(&[]));
+        assert_eq!(
+            coming(&[set(&[1, 2, 3]), set(&[1, 2, 4])]),
+            set(&[4]),
+            "in place of 3"
+        );
+        assert_eq!(coming(&[set(&[1, 2, 3, 4, 5]), set(&[1, 2, 3])]), set(&[]));
+        assert_eq!(coming(&[]), set(&[]));
+    }
+}

@@ -22,7 +22,8 @@ pub struct Status {
     /// A change of the voters is half done (Raft's joint consensus): a majority of the old ones and one of the new ones
     /// have to agree to anything.
     pub changing: bool,
-    /// Those of `voters` that only the new ones of such a change are: until it is done nobody may rely on their votes.
+    /// Those of `voters` that are in the new set of such a change alone: until it is done nobody may rely on their votes.
+    /// A member without a port does not hear of it.
     pub coming: BTreeSet<u64>,
     /// Members without a vote that receive the log.
     pub learners: Vec<Peer>,

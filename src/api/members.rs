@@ -5,9 +5,9 @@
 //! vote: leader | voter | learner | none
 //! ```
 //!
-//! A learner becomes a voter with the end of the change that makes it one, not in its middle (Raft's joint consensus, section 4.3
-//! of Ongaro's dissertation): until then the old voters are needed too, and whoever waits to see a voter before it
-//! takes another node away would take away one too many.
+//! A learner becomes a voter with the end of the change that makes it one, not in its middle (Raft's joint consensus,
+//! section 4.3 of Ongaro's dissertation): until then the old voters are needed too, and whoever waits to see a voter
+//! before it takes another node away would take away one too many. A member without a Raft port shows it in the middle.
 
 use super::wire::dumps;
 use crate::cluster::{Facts, Member, Moment};

@@ -8,10 +8,11 @@ use super::sync::Quorum;
 use super::wal::Timeline;
 use serde::{Deserialize, Serialize};
 
-/// The newest command level this program understands. A command of level n is proposed only when every
-/// member has registered a level of at least n. Raise it with every new variant or field.
+/// The newest level this program understands. A command of level n is proposed only when every member has registered a
+/// level of at least n, and a message of level n is sent to members that have. Raise it with every new variant or field
+/// of either.
 pub const LEVEL: u16 = 4;
-/// Members of at least this level know [`super::PeerMessage::HeardOf`].
+/// The level of the message [`super::PeerMessage::HeardOf`]; no command asks for it.
 pub const HEARSAY_LEVEL: u16 = 4;
 
 /// Identifies one reign of one Raft leader.

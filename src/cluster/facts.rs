@@ -51,9 +51,9 @@ pub struct RaftFacts {
     pub last_log: u64,
     /// Index of the last applied entry.
     pub applied: u64,
-    /// Peer addresses of the voters.
+    /// Peer addresses of the voters, without those that become voters by a change that is half done.
     pub voters: Vec<String>,
-    /// Raft ids of the voters, without those that become voters by a change that is half done.
+    /// Their Raft ids.
     pub voter_ids: Vec<u64>,
     /// Raft ids of those that receive the log without a vote that one may rely on.
     pub learner_ids: Vec<u64>,

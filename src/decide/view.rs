@@ -64,6 +64,17 @@ pub struct View<'a> {
     pub voters: usize,
 }
 
+/// A holder that the leader does not hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Who it is.
+    pub holder: MemberName,
+    /// Whoever has a report of it that is no older hears it, milliseconds.
+    pub fresh_ms: u64,
+    /// Half of the time is over until the holder stops PostgreSQL because nobody renews its lease.
+    pub is_long: bool,
+}
+
 /// A report is late that has not come so long after it was to be sent, milliseconds.
 const LATE_MS: u64 = 100;
 
@@ -82,21 +93,33 @@ impl View<'_> {
     /// PostgreSQL serves on is to be known before that.
     pub fn is_worried(&self) -> bool {
         let fences = self.state.sync.is_on() && self.settings.fence_after_ms > 0 && !self.state.pause.is_on();
-        let late_ms = self.settings.report_interval_ms + LATE_MS;
-        fences && self.unheard().is_some_and(|(_, ms)| ms >= late_ms)
+        let held = self.state.primacy.held().filter(|_| fences);
+        held.is_some_and(|(name, _)| {
+            let heard = self.heard.get(name).map_or(Moment(0), |heard| heard.at);
+            let since = heard.max(self.lead_since).max(self.held_since);
+            self.now.since(since) >= self.fresh_ms() && self.now < self.bounded_at()
+        })
     }
 
-    /// The holder, and for how long this leader has not heard of it, milliseconds, while its lease may run on.
-    fn unheard(&self) -> Option<(&MemberName, u64)> {
-        let (name, _) = self.state.primacy.held()?;
-        let heard = self.heard.get(name).map_or(Moment(0), |heard| heard.at);
-        let since = heard.max(self.lead_since).max(self.held_since);
-        (self.now < self.bounded_at()).then(|| (name, self.now.since(since)))
+    /// A report that is older than this is late, milliseconds.
+    fn fresh_ms(&self) -> u64 {
+        self.settings.report_interval_ms + LATE_MS
     }
 
-    /// The same once half of a lease has passed: if another voter hears it, that one should lead, before the lease is over.
-    pub fn missed(&self) -> Option<(&MemberName, u64)> {
-        self.unheard().filter(|(_, ms)| *ms >= self.state.ttl_ms / 2)
+    /// The holder, if this leader does not hear it while its lease may run on: another voter may.
+    pub fn missed(&self) -> Option<Missed> {
+        let (holder, _) = self.state.primacy.held()?;
+        let (fresh_ms, begun) = (self.fresh_ms(), self.lead_since.max(self.held_since));
+        let heard = self.heard.get(holder).map_or(begun, |heard| heard.at);
+        let silent_ms = self.now.since(heard);
+        // A new leader is told at once; give that the time of a report.
+        let late = silent_ms >= fresh_ms && self.now.since(begun) >= fresh_ms;
+        let half_ms = self.state.ttl_ms.saturating_sub(lease::STOP_MARGIN_MS) / 2;
+        (late && self.now < self.bounded_at()).then(|| Missed {
+            holder: holder.clone(),
+            fresh_ms,
+            is_long: silent_ms >= half_ms.max(2 * fresh_ms),
+        })
     }
 
     /// The newest report of a member that is not silent.

@@ -8,7 +8,7 @@ use crate::decide::address::{self, Granted};
 use crate::decide::candidate;
 use crate::decide::lease;
 use crate::decide::rules::{self, Verdict};
-use crate::decide::view::{Heard, View, follows, streams};
+use crate::decide::view::{Heard, Missed, View, follows, streams};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -142,8 +142,8 @@ pub struct Judgement {
     pub wants_news: bool,
     /// The holder is silent: whether its PostgreSQL serves is wanted.
     pub worried: bool,
-    /// The holder, and for how long this leader has not heard of it, milliseconds, once half of its lease has passed.
-    pub missed: Option<(MemberName, u64)>,
+    /// The holder, if it is not heard here and may be elsewhere.
+    pub missed: Option<Missed>,
     /// Nothing is wrong and nobody is late: what changes it will be heard of, or takes longer than 150 ms.
     pub calm: bool,
     /// Until time alone may change the verdict, milliseconds.
@@ -360,7 +360,7 @@ impl Desk {
         let candidates = state.members.keys().map(judged).collect();
         let changes_in_ms = view.changes_in_ms();
         let worried = view.is_worried();
-        let missed = view.missed().map(|(name, ms)| (name.clone(), ms));
+        let missed = view.missed();
         let patience = view.patience_ms();
         let left = |heard: &Heard| patience.saturating_sub(now.since(heard.at));
         let calm = rule == "healthy" && inner.heard.values().all(|heard| left(heard) > CALM_MS);

@@ -1,22 +1,27 @@
-//! A leader that does not hear the primary asks who does, and gives Raft's lead to that one.
+//! A leader that does not hear the primary asks who does, and Raft's lead goes to that one.
 //!
 //! Two of three nodes may be cut from each other while both reach the third: one bad cable, one rule too many in a
 //! firewall. If the two are the leader and the primary, no lease is renewed, and primacy would move although the third
 //! node hears everybody. Raft does not help: its leader has its majority.
 //!
 //! ```text
-//! leader -- HeardOf(primary)? --> voters      half a lease after the primary's last report here
-//!        <-- 120 ms --                         one of them hears it: the lead goes there,
-//!                                              and the primary's next report renews its lease
+//! leader -- HeardOf(primary)? --> voters     every 100 ms, from the first report on that is late here
+//!        <-- 120 ms old --
 //! ```
 //!
-//! Where the primary is dead nobody has heard of it later than the leader, and the lead stays: a new leader would count
-//! every wait from its own election.
+//! A voter hears it if its newest report is fresh, and was fresh already one such age ago: so another report came there
+//! meanwhile, and none here. What a primary said last before it died is as old everywhere, grows old everywhere, and what a
+//! restarted daemon says first is here, too, before that time is over. The lead goes there once half of the time is over that
+//! the primary still serves: a new leader counts every wait from its own election, so nobody is made leader for a
+//! single lost packet.
 
+use crate::clock;
 use crate::cluster::command::HEARSAY_LEVEL;
 use crate::cluster::envelope::{self, Kind};
 use crate::cluster::{MemberName, Moment, PeerMessage, PeerReply, State};
-use matriarch_raft::Group;
+use crate::decide::view::Missed;
+use matriarch_raft::{Group, Status};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -25,45 +30,70 @@ const ASK_EVERY_MS: u64 = 100;
 /// An answer that takes longer is of no use any more.
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// The asking, which holds up nothing else of the leader's.
+/// Who was asked, and what they said, since the holder is missed. The asking holds up nothing else of the leader's.
 #[derive(Default)]
 pub(super) struct Hearsay {
     asked_at: Moment,
-    round: JoinSet<()>,
+    asked: JoinSet<Word>,
+    hear_since: BTreeMap<u64, Moment>,
+}
+
+/// A voter's answer.
+struct Word {
+    voter: u64,
+    at: Moment,
+    /// How old its newest report of the holder was; `None` without one, or without an answer.
+    age_ms: Option<u64>,
 }
 
 impl Hearsay {
-    /// Asks who hears `holder`, of whom this leader has not heard for `missed_ms`; the lead is handed over where an answer
-    /// says so.
-    pub(super) fn seek(
+    /// Takes in what was said, asks anew when it is time, and names the voter that should lead.
+    pub(super) fn listen(
         &mut self,
         group: &Group,
         state: &State,
-        holder: &MemberName,
-        missed_ms: u64,
+        missed: &Missed,
         now: Moment,
-    ) {
-        while self.round.try_join_next().is_some() {}
-        if !self.round.is_empty() || now.since(self.asked_at) < ASK_EVERY_MS {
-            return;
+    ) -> Option<u64> {
+        while let Some(Ok(word)) = self.asked.try_join_next() {
+            self.note(&word, missed);
         }
-        self.asked_at = now;
-        let (group, holder, voters) = (group.clone(), holder.clone(), ears(group, state, holder));
-        self.round.spawn(async move {
-            let Some(to) = who_hears(&group, &holder, missed_ms, voters).await else {
-                return;
-            };
-            if group.hand_over(to).await.is_ok() {
-                tracing::info!(to, "handed Raft's lead to another node, which hears {holder}");
+        if self.asked.is_empty() && now.since(self.asked_at) >= ASK_EVERY_MS {
+            self.asked_at = now;
+            let voters = ears(&group.status().borrow(), state, &missed.holder);
+            self.hear_since.retain(|voter, _| voters.contains(voter));
+            for voter in voters {
+                self.asked.spawn(ask(group.clone(), voter, missed.holder.clone()));
             }
-        });
+        }
+        self.heir(missed, now)
+    }
+
+    /// The holder is heard again, or somebody else leads.
+    pub(super) fn forget(&mut self) {
+        if self.asked_at != Moment(0) {
+            *self = Self::default();
+        }
+    }
+
+    fn note(&mut self, word: &Word, missed: &Missed) {
+        match word.age_ms {
+            Some(age_ms) if age_ms <= missed.fresh_ms => {
+                self.hear_since.entry(word.voter).or_insert(word.at);
+            }
+            _ => drop(self.hear_since.remove(&word.voter)),
+        }
+    }
+
+    fn heir(&self, missed: &Missed, now: Moment) -> Option<u64> {
+        let hears = |since: Moment| missed.is_long && now.since(since) > missed.fresh_ms;
+        let mut heirs = self.hear_since.iter();
+        heirs.find(|(_, since)| hears(**since)).map(|(voter, _)| *voter)
     }
 }
 
 /// The voters that may be asked and could lead.
-fn ears(group: &Group, state: &State, holder: &MemberName) -> Vec<u64> {
-    let status = group.status();
-    let status = status.borrow();
+fn ears(status: &Status, state: &State, holder: &MemberName) -> Vec<u64> {
     let could_lead = |id: u64| id != status.id && status.peers_level.contains(&(id, true));
     let others = state
         .members
@@ -75,57 +105,21 @@ fn ears(group: &Group, state: &State, holder: &MemberName) -> Vec<u64> {
         .collect()
 }
 
-/// The first that says that it hears the holder.
-async fn who_hears(group: &Group, holder: &MemberName, missed_ms: u64, voters: Vec<u64>) -> Option<u64> {
-    let mut asked = JoinSet::new();
-    for voter in voters {
-        let message = envelope::seal(Kind::Message, &PeerMessage::HeardOf(holder.clone()));
-        let group = group.clone();
-        asked.spawn(async move { (voter, group.ask(voter, message, DEADLINE).await) });
+async fn ask(group: Group, voter: u64, holder: MemberName) -> Word {
+    let message = envelope::seal(Kind::Message, &PeerMessage::HeardOf(holder));
+    let answer = group.ask(voter, message, DEADLINE).await;
+    let reply = answer.ok().map(|bytes| envelope::open(Kind::Reply, &bytes));
+    let age_ms = match reply {
+        Some(Ok(PeerReply::HeardOf(age_ms))) => age_ms,
+        _ => None,
+    };
+    Word {
+        voter,
+        at: clock::now(),
+        age_ms,
     }
-    while let Some(answer) = asked.join_next().await {
-        if let Ok((voter, Ok(bytes))) = answer
-            && let Ok(PeerReply::HeardOf(Some(age_ms))) = envelope::open(Kind::Reply, &bytes)
-            && hears(age_ms, missed_ms)
-        {
-            return Some(voter);
-        }
-    }
-    None
-}
-
-/// Whether a report of this age is evidence that its sender is heard there and not here: what was the last word for both is
-/// as old there as here.
-fn hears(age_ms: u64, missed_ms: u64) -> bool {
-    age_ms < missed_ms / 2
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decide::script::World;
-
-    #[test]
-    fn a_primary_is_missed_after_half_of_its_lease_and_until_the_lease_is_over() {
-        let mut world = World::herd(&["a", "b", "c"]);
-        let missed = |world: &World| world.view().missed().map(|(name, ms)| (name.to_string(), ms));
-        world.hear_line("time: +999");
-        assert_eq!(missed(&world), None);
-        world.hear_line("time: +1");
-        assert_eq!(missed(&world), Some(("a".to_owned(), 1_000)));
-        world.hear_line("hear: a");
-        assert_eq!(missed(&world), None);
-        world.hear_line("time: +3000");
-        assert_eq!(missed(&world), None, "nobody's lead renews a lease that is over");
-    }
-
-    #[test]
-    fn a_dead_primarys_last_word_is_as_old_everywhere() {
-        assert!(!hears(1_000, 1_000));
-        assert!(!hears(980, 1_020), "it came a little later there");
-        assert!(
-            hears(250, 1_000),
-            "one interval of reports, and a heartbeat until it was read"
-        );
-    }
-}
+#[path = "hearsay_test.rs"]
+mod tests;

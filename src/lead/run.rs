@@ -111,8 +111,8 @@ pub async fn run(
             poked = clock::now();
             poke(&group);
         }
-        if let Some((holder, missed_ms)) = &judgement.missed {
-            hearsay.seek(&group, &now, holder, *missed_ms, clock::now());
+        if judgement.missed.is_none() {
+            hearsay.forget();
         }
         match judgement.verdict {
             Verdict::Propose(act, reason) => {
@@ -129,6 +129,13 @@ pub async fn run(
             }
             Verdict::Stand(_) => {
                 let at = clock::now();
+                if let Some(missed) = &judgement.missed
+                    && let Some(to) = hearsay.listen(&group, &now, missed, at)
+                {
+                    hearsay.forget();
+                    give_to_who_hears(&missed.holder, to, &group).await;
+                    continue;
+                }
                 if !is_stuck(judgement.rule) {
                     stuck_since = None;
                 } else if at.since(*stuck_since.get_or_insert(at)) > patience_ms(&now) {
@@ -262,6 +269,12 @@ async fn let_another_try(group: &Group, turn: usize) {
             to,
             "handed Raft's lead to another node, which may hear what this one does not"
         );
+    }
+}
+
+async fn give_to_who_hears(holder: &MemberName, to: u64, group: &Group) {
+    if group.hand_over(to).await.is_ok() {
+        tracing::info!(to, "handed Raft's lead to another node, which hears {holder}");
     }
 }
 

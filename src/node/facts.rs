@@ -359,7 +359,7 @@ impl Agent {
             term: status.term,
             last_log: status.last_log,
             applied: status.applied,
-            voters: status.voters.iter().map(|peer| peer.addr.clone()).collect(),
+            voters: counted.iter().map(|peer| peer.addr.clone()).collect(),
             voter_ids: counted.iter().map(|peer| peer.id).collect(),
             learner_ids: status.learners.iter().chain(coming).map(|peer| peer.id).collect(),
         }
