@@ -12,8 +12,9 @@ pub struct Status {
     pub id: u64,
     /// This node is part of a group with a committed membership.
     pub joined: bool,
-    /// This reign (the same value that `Machine::apply` gets for its entries), only while this node leads, its own first entry of this vote is applied and the
-    /// last acknowledgement of a quorum is younger than `election_max`. A new election gives a new, higher number.
+    /// This reign (the same value that `Machine::apply` gets for its entries), only while this node leads, its own first
+    /// entry of this vote is applied and the last acknowledgement of a quorum is younger than `election_max`. A new
+    /// election gives a new, higher number.
     pub lead: Option<Lead>,
     /// The leader this node knows of.
     pub leader: Option<Peer>,

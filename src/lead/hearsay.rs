@@ -9,11 +9,10 @@
 //!        <-- 120 ms old --
 //! ```
 //!
-//! A voter hears it if its newest report is fresh, and was fresh already one such age ago: so another report came there
-//! meanwhile, and none here. What a primary said last before it died is as old everywhere, grows old everywhere, and what a
-//! restarted daemon says first is here, too, before that time is over. The lead goes there once half of the time is over that
-//! the primary still serves: a new leader counts every wait from its own election, so nobody is made leader for a
-//! single lost packet.
+//! A voter hears it if its newest report is fresh whenever it is asked, for longer than a report is fresh: so others came
+//! there meanwhile, and none here. What a primary said last before it died grows old there, too; what a restarted daemon
+//! says first is here as well before that time is over. And the lead goes there once half of the time is over for which
+//! the primary still serves, not for a lost packet: a new leader counts every wait from its own election.
 
 use crate::clock;
 use crate::cluster::command::HEARSAY_LEVEL;
@@ -35,7 +34,8 @@ const DEADLINE: Duration = Duration::from_millis(300);
 pub(super) struct Hearsay {
     asked_at: Moment,
     asked: JoinSet<Word>,
-    hear_since: BTreeMap<u64, Moment>,
+    /// Who has said nothing else than that it hears the holder: since when, and when last.
+    hear: BTreeMap<u64, (Moment, Moment)>,
 }
 
 /// A voter's answer.
@@ -61,12 +61,12 @@ impl Hearsay {
         if self.asked.is_empty() && now.since(self.asked_at) >= ASK_EVERY_MS {
             self.asked_at = now;
             let voters = ears(&group.status().borrow(), state, &missed.holder);
-            self.hear_since.retain(|voter, _| voters.contains(voter));
+            self.hear.retain(|voter, _| voters.contains(voter));
             for voter in voters {
                 self.asked.spawn(ask(group.clone(), voter, missed.holder.clone()));
             }
         }
-        self.heir(missed, now)
+        self.heir(missed)
     }
 
     /// The holder is heard again, or somebody else leads.
@@ -79,16 +79,17 @@ impl Hearsay {
     fn note(&mut self, word: &Word, missed: &Missed) {
         match word.age_ms {
             Some(age_ms) if age_ms <= missed.fresh_ms => {
-                self.hear_since.entry(word.voter).or_insert(word.at);
+                self.hear.entry(word.voter).or_insert((word.at, word.at)).1 = word.at;
             }
-            _ => drop(self.hear_since.remove(&word.voter)),
+            _ => drop(self.hear.remove(&word.voter)),
         }
     }
 
-    fn heir(&self, missed: &Missed, now: Moment) -> Option<u64> {
-        let hears = |since: Moment| missed.is_long && now.since(since) > missed.fresh_ms;
-        let mut heirs = self.hear_since.iter();
-        heirs.find(|(_, since)| hears(**since)).map(|(voter, _)| *voter)
+    fn heir(&self, missed: &Missed) -> Option<u64> {
+        let mut heirs = self.hear.iter().filter(|_| missed.is_long);
+        heirs
+            .find(|(_, (first, last))| last.since(*first) > missed.fresh_ms)
+            .map(|(voter, _)| *voter)
     }
 }
 
