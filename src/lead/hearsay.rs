@@ -69,7 +69,7 @@ impl Hearsay {
         self.heir(missed)
     }
 
-    /// The holder is heard again, or somebody else leads.
+    /// The holder is heard again, or this node does not lead any more.
     pub(super) fn forget(&mut self) {
         if self.asked_at != Moment(0) {
             *self = Self::default();

@@ -90,6 +90,7 @@ pub async fn run(
         };
         let Some(judgement) = judgement else {
             alert = None;
+            hearsay.forget();
             continue;
         };
         if judgement.calm {
